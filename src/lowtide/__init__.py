@@ -1,0 +1,1 @@
+"""lowtide: Celery tasks at Batch-API price."""

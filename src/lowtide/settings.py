@@ -1,0 +1,196 @@
+"""Settings: from the environment (`LOWTIDE_…`), from `.env`, or from `app.conf.lowtide`."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lowtide.errors import SettingsError
+from lowtide.lane import Lane
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_SIZES = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", re.IGNORECASE)
+PREFIX = "LOWTIDE_"
+
+
+def parse_duration(value: Any) -> float:
+    """Seconds from `30`, "30s", "1h30m", "250ms" or "7d".
+
+    Raises:
+        ValueError: `value` is none of these, or negative.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    else:
+        text = str(value).strip().lower()
+        parts = _DURATION.findall(text)
+        if parts and _DURATION.sub("", text).strip() == "":
+            seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+        else:
+            try:
+                seconds = float(text)
+            except ValueError:
+                raise ValueError(f"{value!r} is not a duration; write 30s, 6h or seconds") from None
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"{value!r} is not a duration of zero or more seconds")
+    return seconds
+
+
+def parse_size(value: Any) -> int:
+    """A count or bytes from `50000`, "100MB" or "50k" (powers of 1,000).
+
+    Raises:
+        ValueError: `value` is none of these.
+    """
+    match = _SIZE.fullmatch(str(value).strip())
+    if match is None:
+        raise ValueError(f"{value!r} is not a size; write 100MB, 50k or a number")
+    return int(float(match[1]) * _SIZES[match[2].lower()])
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+Size = Annotated[int, BeforeValidator(parse_size)]
+
+
+class Thresholds(BaseModel):
+    """When a lane's buffer is sealed: whichever is reached first."""
+
+    max_requests: Annotated[Size, Field(ge=1, le=50_000)]
+    max_bytes: Annotated[Size, Field(ge=1, le=200_000_000)]
+    max_tokens: Annotated[Size, Field(ge=1)]
+    max_wait: Duration
+
+
+class LaneOverride(BaseModel, extra="forbid"):
+    """Thresholds of one lane, model or account that differ from the general ones."""
+
+    max_requests: Annotated[Size, Field(ge=1, le=50_000)] | None = None
+    max_bytes: Annotated[Size, Field(ge=1, le=200_000_000)] | None = None
+    max_tokens: Annotated[Size, Field(ge=1)] | None = None
+    max_wait: Duration | None = None
+
+
+class Settings(BaseSettings):
+    """All that can be set; each field is read from `LOWTIDE_` + its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore")
+
+    home: Path = Field(
+        default=Path(".lowtide"), description="Folder for the embedded database and spool files"
+    )
+    namespace: str = Field(
+        default="lowtide", pattern=r"^[A-Za-z0-9_.-]+$", description="Prefix of every Redis key"
+    )
+    queue: str = Field(default="lowtide", description="Celery queue of the pipeline's own tasks")
+    redis_url: str | None = Field(
+        default=None, description="Redis of the buffers; the app's broker or result Redis if unset"
+    )
+    database_url: str | None = Field(
+        default=None, description="SQLAlchemy URL of the ledger; SQLite in HOME if unset"
+    )
+    broker_url: str | None = Field(
+        default=None, description="Broker of lowtide's own worker; REDIS_URL if unset"
+    )
+    result_backend: str | None = Field(
+        default=None, description="Result backend of lowtide's own worker; REDIS_URL if unset"
+    )
+    max_requests: Annotated[Size, Field(ge=1, le=50_000)] = Field(
+        default=50_000, description="Requests at which a buffer is sealed"
+    )
+    max_bytes: Annotated[Size, Field(ge=1, le=200_000_000)] = Field(
+        default=100_000_000, description="Bytes of batch file at which a buffer is sealed"
+    )
+    max_tokens: Annotated[Size, Field(ge=1)] = Field(
+        default=1_000_000_000, description="Estimated input tokens at which a buffer is sealed"
+    )
+    max_wait: Duration = Field(default=60.0, description="Age at which a buffer is sealed")
+    lanes: dict[str, LaneOverride] = Field(
+        default_factory=dict,
+        description='Thresholds by lane, model or account, as JSON: {"gpt-5": {"max_wait": "10m"}}',
+    )
+    poll_min: Duration = Field(default=5.0, description="Shortest time between two status calls")
+    poll_max: Duration = Field(default=300.0, description="Longest time between two status calls")
+    tick: Duration = Field(default=1.0, description="How often each worker looks for due work")
+    lease: Duration = Field(default=60.0, description="How long a replica may hold one step")
+    retry_delay: Duration = Field(
+        default=10.0, description="First wait before a failed line or step is tried again"
+    )
+    max_attempts: int = Field(
+        default=5, ge=1, description="How often one request is sent before it fails"
+    )
+    slice_requests: int = Field(
+        default=500, ge=1, description="Answers that one deliver task takes at most"
+    )
+    keep_files: bool = Field(
+        default=False, description="Keep the provider's files after a batch is delivered"
+    )
+    state_ttl: Duration = Field(
+        default=14 * 86400.0, description="How long Redis remembers where a task is"
+    )
+    show_prompts: bool = Field(
+        default=False, description="Show prompts and answers in logs, events and Flower"
+    )
+
+    @field_validator("tick", "lease", "poll_min", "state_ttl")
+    @classmethod
+    def _positive(cls, value: float) -> float:
+        if value <= 0:
+            raise ValueError("must be more than zero")
+        return value
+
+    def thresholds(self, lane: Lane) -> Thresholds:
+        """When `lane`'s buffer is sealed: account, then model, then the whole lane key override."""
+        merged = {name: getattr(self, name) for name in Thresholds.model_fields}
+        for name in (lane.account, lane.model, lane.key):
+            override = self.lanes.get(name)
+            if override is not None:
+                merged.update(override.model_dump(exclude_none=True))
+        return Thresholds.model_construct(**merged)
+
+    @property
+    def ledger_url(self) -> str:
+        """Where the ledger is: `database_url`, or SQLite in `home`."""
+        return self.database_url or f"sqlite:///{(self.home / 'ledger.db').absolute()}"
+
+
+def load(overrides: Mapping[str, Any] | None = None) -> Settings:
+    """The settings of this process.
+
+    Args:
+        overrides: Values that go before the environment, such as `app.conf.lowtide`.
+
+    Raises:
+        SettingsError: A name is unknown or a value cannot be used; one line names it.
+    """
+    given = dict(overrides or {})
+    _refuse_unknown(given)
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        reason = str(first["msg"]).removeprefix("Value error, ")
+        shown = "" if name.endswith("url") else f" = {first['input']!r}"
+        raise SettingsError(f"Setting {PREFIX}{name.upper()}{shown}: {reason}.") from None
+
+
+def _refuse_unknown(overrides: Mapping[str, Any]) -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    outside = {"LOWTIDE_CONTRACT"}
+    seen = [name for name in (*os.environ, *dotenv_values(".env")) if name.startswith(PREFIX)]
+    seen += [PREFIX + name.upper() for name in overrides]
+    for name in seen:
+        if name not in known | outside:
+            near = difflib.get_close_matches(name, sorted(known), n=1)
+            hint = f"; did you mean {near[0]}?" if near else "; `lowtide settings` lists all."
+            raise SettingsError(f"Unknown setting {name}{hint}")
