@@ -1,0 +1,78 @@
+# The doors of this repository. Each sets up what it needs; all need only Python >= 3.11 and make.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := config/constraints.txt
+EXTRAS := postgres,embedded,simulator,flower
+ARGS ?=
+
+help: ## What can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## The virtual environment with locked dependencies, in .venv
+
+# The first Python that runs, is new enough and can make virtual environments; PYTHON=… goes first.
+$(VENV)/.ready: pyproject.toml $(LOCK)
+	@if ! $(BIN)/python -c 'import pip' 2>/dev/null; then \
+	  for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14; do \
+	    if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+	      2>/dev/null; then found="$$python"; break; fi; \
+	  done; \
+	  if [ -z "$${found:-}" ]; then \
+	    echo 'No Python >= 3.11 with the venv module on PATH: install one (on Debian also its' \
+	      'python3-venv package) or name it: make setup PYTHON=/path/to/python3' >&2; exit 1; fi; \
+	  echo "Setting up $(VENV) with $$("$$found" --version), once; it takes about a minute …"; \
+	  rm -rf $(VENV); "$$found" -m venv $(VENV); \
+	else echo "Bringing $(VENV) up to date with $(LOCK) …"; fi
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint $(LOCK) --upgrade pip
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location \
+	  --constraint $(LOCK) --build-constraint $(LOCK) --group dev --editable '.[$(EXTRAS)]'
+	@touch $@
+
+demo: setup ## The main job on real text: the whole stack starts, works, shows what it saved, stops
+	@$(BIN)/python -m worker.demo $(ARGS)
+
+up: setup ## The same stack, kept running: two workers, Flower, Valkey; Ctrl-C stops it
+	@$(BIN)/python -m worker.up $(ARGS)
+
+check: format lint types test ## All that a change has to pass
+
+format: setup ## Formats the code
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --select I --fix .
+
+lint: setup ## Style and likely mistakes
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check .
+
+types: setup ## Types
+	@$(BIN)/mypy
+
+test: setup ## The tests, with real services started for them; ARGS="tests/cli -k doctor" picks some
+	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: setup ## The tests that kill processes at random
+	@$(BIN)/python -m pytest -m chaos $(ARGS)
+
+bench: setup ## The benchmarks, with a table of figures
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+wheel: setup ## The wheel and the source distribution, in dist/
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
+	@ls dist
+
+lock: ## Moves every dependency to its newest release and writes config/constraints.txt anew
+	@rm -rf $(VENV) && sed -i '/^[A-Za-z][^;]*$$/d' $(LOCK) && $(MAKE) setup
+	@$(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^setuptools=' >> $(LOCK)
+
+clean: ## Removes all that was made: .venv, .lowtide, dist and caches
+	@rm -rf $(VENV) .lowtide dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: help setup demo up check format lint types test chaos bench wheel lock clean
