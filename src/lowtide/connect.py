@@ -1,0 +1,73 @@
+"""Clients for the Redis of the buffers: one per URL and process, shared by all its threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from redis import BlockingConnectionPool, Redis
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.retry import Retry
+
+from lowtide.errors import SettingsError
+
+_CONNECTIONS = 64
+_WAIT_FOR_CONNECTION = 20.0
+_clients: dict[tuple[str, bool, int], Redis] = {}
+_lock = threading.Lock()
+
+
+def connect(url: str, *, short: bool = False) -> Redis:
+    """The client for `url` in this process; connects when it is first used.
+
+    Every command that lowtide sends may be sent twice: an append is refused by custom_id, the
+    loser of a seal gets nothing, and what a lost answer would have told is in a timer. So a
+    command whose connection broke is sent again.
+
+    Args:
+        url: "redis://", "rediss://" or "unix://"; its query may set any option of redis-py.
+        short: For ticks, which must not block: fails within some 2 s instead of trying on.
+
+    Raises:
+        SettingsError: `url` is not a Redis URL.
+    """
+    key = (url, short, os.getpid())
+    client = _clients.get(key)
+    if client is None:
+        with _lock:
+            client = _clients.get(key)
+            if client is None:
+                client = _clients[key] = _client(url, short=short)
+    return client
+
+
+def _client(url: str, *, short: bool) -> Redis:
+    if short:
+        seconds, retry = 2.0, Retry(NoBackoff(), 1, (RedisConnectionError,))
+    else:
+        seconds, retry = 10.0, Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), 3)
+    try:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=_CONNECTIONS,
+            timeout=min(seconds, _WAIT_FOR_CONNECTION),
+            socket_timeout=seconds,
+            socket_connect_timeout=min(seconds, 5.0),
+            retry=retry,
+        )
+    except ValueError as error:
+        raise SettingsError(
+            f"LOWTIDE_REDIS_URL is not a Redis URL ({error}); write redis://host:6379/0."
+        ) from None
+    return Redis(connection_pool=pool)
+
+
+def _after_fork() -> None:
+    """In a child: its parent's sockets are not its own, and its lock may be held for good."""
+    global _lock  # noqa: PLW0603 - a lock cannot be made new in place
+    _lock = threading.Lock()
+    _clients.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,66 @@
+"""The name of every Redis key.
+
+All share the hash tag `{<namespace>}`, so a deployment's keys are in one slot of a cluster and
+one script may touch several of them. The scripts in `lua/` build the same names from the prefix.
+
+A key is permanent (`lanes`, `sealed`, `timers`), or belongs to a buffer that lives (`lane`,
+`lane_lines`, `batch_lines`), or has a TTL (all others).
+"""
+
+from __future__ import annotations
+
+
+def prefix(namespace: str) -> str:
+    """What every key of a deployment starts with, such as "{lowtide}:"."""
+    return f"{{{namespace}}}:"
+
+
+def lanes(namespace: str) -> str:
+    """SET of the lane keys ever used; permanent."""
+    return f"{{{namespace}}}:lanes"
+
+
+def sealed(namespace: str) -> str:
+    """HASH batch id -> "<lane> <sealed_at> <requests> <bytes> <tokens>"; permanent.
+
+    The index of the batches that are sealed and not yet in the ledger.
+    """
+    return f"{{{namespace}}}:sealed"
+
+
+def timers(namespace: str) -> str:
+    """ZSET "<verb>:<id>" scored by due time, epoch seconds; permanent."""
+    return f"{{{namespace}}}:timers"
+
+
+def lane(namespace: str, lane_key: str) -> str:
+    """HASH batch, requests, bytes, tokens, opened_at, due of the open buffer; absent without."""
+    return f"{{{namespace}}}:lane:{lane_key}"
+
+
+def lane_lines(namespace: str, lane_key: str) -> str:
+    """HASH custom_id -> line of the open buffer."""
+    return f"{{{namespace}}}:lane:{lane_key}:lines"
+
+
+def batch(namespace: str, batch_id: str) -> str:
+    """HASH, the summary of a batch for `.info`; TTL `state_ttl`."""
+    return f"{{{namespace}}}:batch:{batch_id}"
+
+
+def batch_lines(namespace: str, batch_id: str) -> str:
+    """HASH custom_id -> line of a batch that is sealed and not yet in the ledger."""
+    return f"{{{namespace}}}:batch:{batch_id}:lines"
+
+
+def batch_slice(namespace: str, batch_id: str, number: int) -> str:
+    """STRING, some answers of a batch on their way to be delivered; TTL."""
+    return f"{{{namespace}}}:batch:{batch_id}:slice:{number}"
+
+
+def task(namespace: str, task_id: str) -> str:
+    """HASH "<retries>.<step>" -> "<batch id> <position> [custom_id]"; TTL `state_ttl`.
+
+    Where each request of a task is; its presence is what refuses a second append.
+    """
+    return f"{{{namespace}}}:task:{task_id}"

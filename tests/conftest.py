@@ -1,0 +1,3 @@
+"""Plugins with the fixtures that all tests share."""
+
+pytest_plugins = ["tests.plugins.redis"]
