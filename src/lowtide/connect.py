@@ -60,6 +60,7 @@ def _client(url: str, *, short: bool) -> Redis:
         raise SettingsError(
             f"LOWTIDE_REDIS_URL is not a Redis URL ({error}); write redis://host:6379/0."
         ) from None
+    pool.connection_kwargs["decode_responses"] = False  # lines are bytes, whatever the URL says
     return Redis(connection_pool=pool)
 
 

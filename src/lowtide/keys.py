@@ -64,3 +64,8 @@ def task(namespace: str, task_id: str) -> str:
     Where each request of a task is; its presence is what refuses a second append.
     """
     return f"{{{namespace}}}:task:{task_id}"
+
+
+def scanned(namespace: str) -> str:
+    """STRING, there while the last look through all keys is less than an hour ago; TTL."""
+    return f"{{{namespace}}}:scanned"
