@@ -108,3 +108,11 @@ class StateError(LowtideError):
 
 class Superseded(StateError):
     """Another replica took this batch over; what the late one wanted to write was refused."""
+
+
+class LedgerUnavailable(LowtideError):
+    """The database cannot be reached or written; work waits, the same call may succeed later."""
+
+
+class EnvelopeError(LowtideError):
+    """What was stored to finish a task cannot be read: damaged, or of another release."""

@@ -1,0 +1,47 @@
+"""The ledger: what is sent to providers, what came of it, and what it cost."""
+
+from lowtide.ledger.ledger import Ledger
+from lowtide.ledger.money import By
+from lowtide.ledger.requeue import new_batch_id
+from lowtide.ledger.rows import (
+    FORMAT,
+    BatchFields,
+    BatchRow,
+    ClaimedRow,
+    CostRow,
+    Due,
+    Lease,
+    NewBatch,
+    NewRequest,
+    Outcome,
+    Recorded,
+    RequestRow,
+    Totals,
+    Turnaround,
+)
+from lowtide.ledger.transitions import FINAL, OPEN, OUTCOMES, BatchState, RequestState
+
+__all__ = [
+    "FINAL",
+    "FORMAT",
+    "OPEN",
+    "OUTCOMES",
+    "BatchFields",
+    "BatchRow",
+    "BatchState",
+    "By",
+    "ClaimedRow",
+    "CostRow",
+    "Due",
+    "Lease",
+    "Ledger",
+    "NewBatch",
+    "NewRequest",
+    "Outcome",
+    "Recorded",
+    "RequestRow",
+    "RequestState",
+    "Totals",
+    "Turnaround",
+    "new_batch_id",
+]

@@ -1,0 +1,207 @@
+"""Connections to the ledger's database: one pool per process, one transaction per verb."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from lowtide.errors import LedgerUnavailable, SettingsError
+
+_BUSY_MS = 30_000
+_DRIVERS = {
+    "sqlite": "sqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+}
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+class Database:
+    """A SQLite file or a PostgreSQL server; connects when first used.
+
+    Safe to share between threads and greenlets, and to keep across a fork: the child opens
+    connections of its own and leaves the parent's alone.
+
+    Args:
+        url: SQLAlchemy URL: `sqlite:////path/ledger.db` or `postgresql://user@host/name`.
+
+    Raises:
+        SettingsError: The URL cannot be used, or its driver is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = _parse(url)
+        self.sqlite = self.url.get_backend_name() == "sqlite"
+        self._after_fork()
+        _databases.add(self)
+
+    def _after_fork(self) -> None:
+        self._pid = os.getpid()
+        self._engine: Engine | None = None
+        self._opening = threading.Lock()
+        self._writing = threading.Lock()
+
+    @property
+    def engine(self) -> Engine:
+        """The pool of this process."""
+        with self._opening:
+            if self._engine is None:
+                self._engine = _open(self.url, sqlite=self.sqlite)
+            return self._engine
+
+    def close(self) -> None:
+        """Closes the pool; the next use opens it again."""
+        with self._opening:
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One transaction that only reads.
+
+        Raises:
+            LedgerUnavailable: The database cannot be reached.
+        """
+        with self._typed_errors(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction: all of it is kept when the block ends, nothing when it raises.
+
+        Raises:
+            LedgerUnavailable: The database cannot be reached, or stayed locked.
+        """
+        with self._typed_errors(), self._one_writer(), self.engine.connect() as plain:
+            connection = plain.execution_options(lowtide_write=True)
+            with connection.begin():
+                yield connection
+
+    @contextlib.contextmanager
+    def _one_writer(self) -> Iterator[None]:
+        # SQLite waits for its lock inside C. Under gevent that would stop the very greenlet
+        # that holds it; so the writers of one process queue up here, where greenlets can switch.
+        if not self.sqlite:
+            yield
+            return
+        if not self._writing.acquire(timeout=_BUSY_MS / 1000):
+            raise LedgerUnavailable(
+                f"The ledger {self.name} stayed locked by this process; work waits."
+            )
+        try:
+            yield
+        finally:
+            self._writing.release()
+
+    @property
+    def name(self) -> str:
+        """The URL without its password, for people."""
+        return self.url.render_as_string(hide_password=True)
+
+    @contextlib.contextmanager
+    def _typed_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, OSError) as error:
+            if not _passing(error):
+                raise
+            reason = str(getattr(error, "orig", None) or error).strip().split("\n")[0]
+            raise LedgerUnavailable(
+                f"The ledger {self.name} cannot be used: {reason}; work waits.",
+                {"database": self.name},
+            ) from error
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise SettingsError("DATABASE_URL is not a database URL.") from None
+    driver = _DRIVERS.get(parsed.get_backend_name())
+    if driver is None:
+        raise SettingsError(
+            f"DATABASE_URL names {parsed.get_backend_name()}; the ledger works with "
+            "sqlite:///path and postgresql://user@host/name."
+        )
+    return parsed.set(drivername=driver)
+
+
+def _open(url: URL, *, sqlite: bool) -> Engine:
+    if sqlite:
+        if url.database and url.database != ":memory:":
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(url, connect_args={"timeout": _BUSY_MS / 1000})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    try:
+        return create_engine(
+            url,
+            pool_pre_ping=True,
+            pool_recycle=1800,
+            connect_args={"connect_timeout": 10, "application_name": "lowtide"},
+        )
+    except ModuleNotFoundError:
+        raise SettingsError(
+            "DATABASE_URL names PostgreSQL, whose driver is missing: "
+            'pip install "lowtide[postgres]".'
+        ) from None
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # BEGIN is ours to send, see _begin_sqlite
+    for pragma in (
+        f"busy_timeout={_BUSY_MS}",
+        "foreign_keys=ON",
+        # Synced at every commit: Redis forgets a batch once it is recorded here, and the
+        # intent to create must outlive a power cut. It costs one sync per batch or slice.
+        "synchronous=FULL",
+        "cache_size=-8000",
+        # A batch of 100 MB passes through the log; it shall not keep that size.
+        "journal_size_limit=67108864",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # IMMEDIATE takes the write lock at once; a transaction that reads first and asks for the
+    # lock later is refused without waiting when another wrote in between.
+    write = connection.get_execution_options().get("lowtide_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _passing(error: Exception) -> bool:
+    """Whether the same call may succeed later: no connection, a lock, a full disk."""
+    if isinstance(error, PoolTimeout | OSError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    kind = type(error.orig).__name__
+    return error.connection_invalidated or (
+        isinstance(error, DBAPIError) and _operational(error) and kind != "UndefinedTable"
+    )
+
+
+def _operational(error: DBAPIError) -> bool:
+    return any(
+        base.__name__ in ("OperationalError", "InterfaceError") for base in type(error.orig).__mro__
+    )
+
+
+def _forked() -> None:
+    for database in list(_databases):
+        database._after_fork()  # noqa: SLF001
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,83 @@
+"""Bringing the database's tables to the form of this release."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, func, select
+
+from lowtide.clock import Clock
+from lowtide.errors import LedgerUnavailable
+from lowtide.ledger.engine import Database
+
+VERSION_TABLE = "lowtide_version"
+_LOCK = 0x6C6F77746964  # PostgreSQL advisory lock: "lowtid"
+_WAL_PATIENCE = 30.0
+
+
+def migrate(database: Database, clock: Clock) -> None:
+    """Migrates to this release. Several processes may do so at once: one works, the rest wait.
+
+    Raises:
+        LedgerUnavailable: The database cannot be reached.
+    """
+    if database.sqlite:
+        _use_wal(database, clock)
+    with database.read() as connection:
+        if current(connection) == head():
+            return
+    with database.write() as connection:
+        if not database.sqlite:  # SQLite's write transaction is the lock already
+            connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+        command.upgrade(config(connection), "head")
+
+
+def config(connection: Connection | None = None) -> Config:
+    """Alembic's configuration, without a file; migrations run on `connection`."""
+    made = Config()
+    made.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    made.set_main_option("path_separator", "os")
+    made.attributes["connection"] = connection
+    return made
+
+
+def head() -> str | None:
+    """The revision of this release."""
+    return ScriptDirectory.from_config(config()).get_current_head()
+
+
+def knows(revision: str) -> bool:
+    """Whether `revision` is one of this release or of an earlier one."""
+    known = ScriptDirectory.from_config(config()).walk_revisions()
+    return any(script.revision == revision for script in known)
+
+
+def current(connection: Connection) -> str | None:
+    """The revision that the database is at; None = it has no tables of ours."""
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+    return context.get_current_revision()
+
+
+def _use_wal(database: Database, clock: Clock) -> None:
+    """Switches the file to write-ahead logging, which it then keeps: readers and the writer
+    do not wait for each other.
+    """
+    end = time.monotonic() + _WAL_PATIENCE
+    while True:
+        try:
+            with database.engine.connect() as connection:
+                raw = connection.connection.driver_connection
+                if raw is not None:
+                    raw.execute("PRAGMA journal_mode=WAL")
+                return
+        except Exception as error:  # SQLite refuses at once while another process switches
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise LedgerUnavailable(
+                    f"The ledger {database.name} cannot be opened: {error}."
+                ) from error
+            clock.sleep(0.02)

@@ -1,0 +1,265 @@
+"""What goes into the ledger and what comes out: plain frozen data, bound to no connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+from lowtide.lane import Lane
+from lowtide.ledger.transitions import BatchState, RequestState
+
+FORMAT = 1
+"""Format of the blobs that this release writes; kept with every row."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewBatch:
+    """A sealed buffer that is to be recorded.
+
+    Attributes:
+        id: Our batch id.
+        lane: What all of its requests share.
+        bytes: Size of the batch file.
+        sealed_at: Epoch seconds.
+        next_at: Epoch seconds before which nothing is to be done with it, if any.
+        reason: Why it waits or exists, for people.
+    """
+
+    id: str
+    lane: Lane
+    bytes: int
+    sealed_at: float
+    next_at: float | None = None
+    reason: str | None = None
+    version: int = FORMAT
+
+
+@dataclass(frozen=True, slots=True)
+class NewRequest:
+    """One line of a batch that is to be recorded. `blob` is `request.pack(...)`, kept verbatim."""
+
+    custom_id: str
+    task_id: str
+    task: str
+    blob: bytes
+    tokens: int
+    version: int = FORMAT
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What `Ledger.record` did.
+
+    Attributes:
+        added: Rows that are now in the batch because of this call.
+        refused: custom_ids that some other batch holds or held already; not in this batch.
+        new: False if the batch was recorded before; then nothing was written.
+    """
+
+    added: int
+    refused: tuple[str, ...]
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to take steps with one batch, until another holder is given a higher `fence`."""
+
+    batch_id: str
+    fence: int
+    owner: str
+    until: float
+
+
+class BatchFields(TypedDict, total=False):
+    """What may be noted with a batch when it moves, or without moving. Times: epoch seconds."""
+
+    bytes: int
+    uploaded_at: float | None
+    submitting_at: float | None
+    submitted_at: float | None
+    ended_at: float | None
+    fetched_at: float | None
+    delivered_at: float | None
+    input_file_id: str | None
+    output_file_id: str | None
+    error_file_id: str | None
+    provider_batch_id: str | None
+    provider_status: str | None
+    completed: int | None
+    failed: int | None
+    expected_end: float | None
+    expires_at: float | None
+    next_at: float | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """A batch as the ledger holds it. Times: epoch seconds, None = not yet.
+
+    Attributes:
+        lane: Key of the lane; account, endpoint and model are its parts.
+        requests: Rows it was recorded with; some may have moved on to another batch since.
+        completed: Requests that the provider counts as answered.
+        failed: Requests that the provider counts as failed.
+        next_at: Before this nothing is to be done with it.
+        parent: The batch that its requests were in before, if they were sent before.
+        fence: Number of leases given so far; the holder of the last may write.
+    """
+
+    id: str
+    lane: str
+    account: str
+    endpoint: str
+    model: str
+    state: BatchState
+    requests: int
+    bytes: int
+    tokens: int
+    sealed_at: float
+    recorded_at: float
+    uploaded_at: float | None
+    submitting_at: float | None
+    submitted_at: float | None
+    ended_at: float | None
+    fetched_at: float | None
+    delivered_at: float | None
+    input_file_id: str | None
+    output_file_id: str | None
+    error_file_id: str | None
+    provider_batch_id: str | None
+    provider_status: str | None
+    completed: int | None
+    failed: int | None
+    expected_end: float | None
+    expires_at: float | None
+    next_at: float | None
+    reason: str | None
+    parent: str | None
+    fence: int
+    lease_owner: str | None
+    lease_until: float | None
+    version: int
+
+    def to_lane(self) -> Lane:
+        """The lane as an object."""
+        return Lane(self.account, self.endpoint, self.model)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A batch with something to do: for the sweep that arms timers again.
+
+    Attributes:
+        next_at: Epoch seconds; None = at once.
+    """
+
+    batch_id: str
+    state: BatchState
+    next_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedRow:
+    """A request that this caller alone may deliver now. `attempt` counts from 1."""
+
+    custom_id: str
+    blob: bytes
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a request. Money in USD; None = unknown.
+
+    Attributes:
+        state: DELIVERED, FAILED, REVOKED or CONTINUED.
+        full_price: What the same usage costs at the synchronous API.
+    """
+
+    custom_id: str
+    state: RequestState
+    status_code: int | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    provider_request_id: str | None = None
+    input_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cost: float | None = None
+    full_price: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow:
+    """A request as the ledger holds it, without its blob. Times: epoch seconds; money: USD."""
+
+    custom_id: str
+    task_id: str
+    task: str
+    batch_id: str
+    state: RequestState
+    attempt: int
+    tokens: int
+    status_code: int | None
+    error_code: str | None
+    error_message: str | None
+    provider_request_id: str | None
+    input_tokens: int | None
+    cached_tokens: int | None
+    output_tokens: int | None
+    reasoning_tokens: int | None
+    cost: float | None
+    full_price: float | None
+    claim: str | None
+    claim_until: float | None
+    recorded_at: float
+    done_at: float | None
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class CostRow:
+    """Usage and money of one task, lane, batch or day (or of all).
+
+    Attributes:
+        key: Task name, lane key, batch id or UTC day as "2026-01-31"; "" for all.
+        answered: Requests with an outcome that came from an answer (DELIVERED or CONTINUED).
+        unpriced: Answered requests whose price is unknown; not in the sums of money.
+        saving: `full_price - cost` where both are known.
+    """
+
+    key: str
+    requests: int
+    answered: int
+    failed: int
+    revoked: int
+    unpriced: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    cost: float
+    full_price: float
+    saving: float
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How much there is in each state, and the money of all."""
+
+    batches: dict[BatchState, int]
+    requests: dict[RequestState, int]
+    money: CostRow
+
+
+@dataclass(frozen=True, slots=True)
+class Turnaround:
+    """How long the provider took for one batch. Times: epoch seconds."""
+
+    lane: str
+    submitted_at: float
+    ended_at: float
+    requests: int
