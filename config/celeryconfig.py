@@ -1,0 +1,24 @@
+"""Celery's settings of a deployment. Addresses come from the environment or `.env`."""
+
+from lowtide.settings import load
+
+_settings = load()
+_redis = _settings.redis_url or "redis://localhost:6379/0"
+_DAY = 86_400.0
+
+broker_url = _settings.broker_url or _redis
+result_backend = _settings.result_backend or _redis
+broker_connection_retry_on_startup = True
+
+accept_content = ["json"]
+task_serializer = "json"
+result_serializer = "json"
+result_extended = True
+# A batch takes up to a day and a chord waits for its slowest member: Celery's one day is too short.
+result_expires = 7 * _DAY
+result_chord_expires = _settings.state_ttl
+
+worker_send_task_events = True
+task_send_sent_event = True
+worker_log_format = "%(levelname)s %(name)s: %(message)s"
+worker_task_log_format = "%(levelname)s %(task_name)s[%(task_id)s]: %(message)s"

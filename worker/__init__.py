@@ -1,0 +1,1 @@
+"""The service that a deployment runs: the Celery app and the programs around it."""

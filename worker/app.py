@@ -1,0 +1,19 @@
+"""The Celery app of a deployment: `celery -A worker.app worker`."""
+
+from __future__ import annotations
+
+import pkgutil
+
+from celery import Celery
+from dotenv import load_dotenv
+
+import tasks
+
+# The provider's SDK reads OPENAI_* from the environment alone; `.env` is for them too.
+load_dotenv(".env")
+
+app = Celery("worker")
+app.config_from_object("config.celeryconfig")
+app.conf.imports = tuple(
+    module.name for module in pkgutil.iter_modules(tasks.__path__, prefix="tasks.")
+)

@@ -1,0 +1,140 @@
+"""How far the calls are: read from lowtide's own books, shown as bars or as plain lines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from lowtide.ledger.rows import BatchRow
+from lowtide.runtime import Runtime
+
+_BATCHES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step on the way of the calls: how many requests have taken it, in how many batches."""
+
+    name: str
+    requests: int
+    batches: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How far all calls are.
+
+    Attributes:
+        total: Calls that were made.
+        stages: In the order that a call takes them.
+        expected_end: Epoch seconds of the last answer, None while nobody can tell.
+    """
+
+    total: int
+    stages: tuple[Stage, ...]
+    expected_end: float | None
+
+
+def read(runtime: Runtime, total: int) -> Snapshot:
+    """Looks into buffers and ledger.
+
+    Args:
+        total: Calls that were made.
+    """
+    waiting = sum(lane.requests for lane in runtime.buffer.lanes())
+    sealed = sum(batch.requests for batch in runtime.buffer.sealed())
+    requests = runtime.ledger.totals().requests
+    batches = runtime.ledger.batches(limit=_BATCHES)
+    open_states = {"RECORDED", "CLAIMED"}
+    recorded = sum(requests.values())
+    done = sum(count for state, count in requests.items() if str(state) not in open_states)
+
+    def stage(name: str, reached: Callable[[BatchRow], object]) -> Stage:
+        there = [batch for batch in batches if reached(batch)]
+        return Stage(name, min(sum(batch.requests for batch in there), total), len(there))
+
+    ends = [batch.expected_end for batch in batches if not batch.ended_at and batch.expected_end]
+    return Snapshot(
+        total,
+        (
+            Stage("accepted", min(waiting + sealed + recorded, total)),
+            Stage("sealed", min(sealed + recorded, total), len(batches)),
+            stage("sent", lambda batch: batch.submitted_at),
+            stage("ended", lambda batch: batch.ended_at),
+            Stage("delivered", min(done, total)),
+        ),
+        max(ends, default=None),
+    )
+
+
+class Progress:
+    """Shows snapshots: bars that move on a terminal, otherwise a line when something changed."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started = time.monotonic()
+        self._last: tuple[Stage, ...] = ()
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, now: Snapshot) -> None:
+        """Shows how far the calls are."""
+        if self._live is not None:
+            self._live.update(self._bars(now), refresh=True)
+        elif now.stages != self._last:
+            self._console.print(_line(now))
+        self._last = now.stages
+
+    def _bars(self, now: Snapshot) -> RenderableType:
+        table = Table.grid(padding=(0, 2))
+        for stage in now.stages:
+            done = stage.requests >= now.total
+            table.add_row(
+                f"  {stage.name}",
+                ProgressBar(total=now.total, completed=stage.requests, width=40),
+                Text(f"{stage.requests:>5} / {now.total}", style="green" if done else ""),
+                "" if stage.batches is None else f"in {stage.batches} batches",
+            )
+        seconds = time.monotonic() - self._started
+        return Group(table, Text(f"  {seconds:.0f} s so far{_expected(now)}", style="dim"))
+
+
+def _line(now: Snapshot) -> str:
+    parts = [
+        f"{stage.name} {stage.requests}" + (f" ({stage.batches} batches)" if stage.batches else "")
+        for stage in now.stages
+    ]
+    return f"{time.strftime('%H:%M:%S')}  {' · '.join(parts)} of {now.total}{_expected(now)}"
+
+
+def _expected(now: Snapshot) -> str:
+    if now.expected_end is None:
+        return ""
+    left = max(0.0, now.expected_end - time.time())
+    clock = time.strftime("%H:%M:%S", time.localtime(now.expected_end))
+    return f" · end expected at {clock}, in {duration(left)}"
+
+
+def duration(seconds: float) -> str:
+    """Such as "8 s", "12 min" or "3.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,219 @@
+"""The demo: starts the stack, summarises real text through it, shows what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.prompt import Confirm
+
+from lowtide import settings
+from lowtide.errors import LowtideError
+from lowtide.runtime import of as runtime_of
+from worker.demo import report
+from worker.demo.progress import Progress, read
+from worker.demo.texts import Description, descriptions
+from worker.logs import PrefixedLog
+from worker.stack import Plan, outer_environment, stack
+from worker.supervisor import Stopped, Supervisor
+
+_INTERRUPTED = 130
+_PATIENCE = 120.0
+_QUICK = {
+    "LOWTIDE_MAX_REQUESTS": "40",
+    "LOWTIDE_MAX_WAIT": "2s",
+    "LOWTIDE_POLL_MIN": "1s",
+    "LOWTIDE_POLL_MAX": "2s",
+    "LOWTIDE_TICK": "200ms",
+    "LOWTIDE_LANES": "{}",
+}
+
+
+class Declined(Exception):
+    """The user does not want to spend the money."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """One run.
+
+    Attributes:
+        folder: What it keeps; removed after a success.
+    """
+
+    console: Console
+    options: argparse.Namespace
+    folder: Path
+    plan: Plan
+    log: PrefixedLog
+    texts: Sequence[Description]
+
+    def say(self, line: str) -> None:
+        """Tells the user, and the log, what happens now."""
+        self.log("lowtide", line)
+        self.console.print(line, style="dim")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the demo.
+
+    Returns:
+        0 when every text has its summary, 1 when not, 130 when it was stopped.
+    """
+    options = _parser().parse_args(argv)
+    console = Console(highlight=False)
+    try:
+        demo = _prepare(options, console)
+    except (LowtideError, OSError) as error:
+        return _failed(str(error))
+    try:
+        return _finish(demo, _run(demo))
+    except Declined:
+        return _INTERRUPTED
+    except (Stopped, KeyboardInterrupt):
+        _say_stopped(demo)
+        return _INTERRUPTED
+    except LowtideError as error:
+        return _failed(str(error), demo.log)
+    except Exception as error:
+        demo.log("lowtide", traceback.format_exc())
+        return _failed(f"{type(error).__name__}: {error}", demo.log)
+    finally:
+        demo.log.close()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("make demo", description=__doc__)
+    parser.add_argument("--yes", action="store_true", help="spend real money without asking")
+    parser.add_argument("--all", action="store_true", help="show every answer")
+    parser.add_argument("--limit", type=int, metavar="N", help="take the first N texts alone")
+    return parser
+
+
+def _prepare(options: argparse.Namespace, console: Console) -> Demo:
+    outer = outer_environment()
+    live = bool(outer.get("OPENAI_API_KEY"))
+    # What was paid for is kept until it is delivered; a simulated run starts from nothing.
+    folder = settings.load().home / ("demo-live" if live else f"demo-{os.getpid()}")
+    folder.mkdir(parents=True, exist_ok=True)
+    own = {
+        **({} if live else _QUICK),
+        "LOWTIDE_DATABASE_URL": f"sqlite:///{folder.absolute() / 'ledger.db'}",
+        "LOWTIDE_BROKER_URL": "",
+        "LOWTIDE_RESULT_BACKEND": "",
+    }
+    plan = Plan(home=folder, env={**outer, **own}, turnaround="fixed:4")
+    log = PrefixedLog(None, folder / "demo.log")
+    return Demo(console, options, folder, plan, log, descriptions()[: options.limit])
+
+
+def _run(demo: Demo) -> int:
+    size = sum(len(text.text) for text in demo.texts)
+    demo.console.print(
+        f"[bold]Summarising the descriptions of {len(demo.texts)} installed packages[/], "
+        f"{size:,} characters of real text, through summarize.delay(text)"
+    )
+    if not demo.plan.simulated:
+        _ask(demo)
+    with (
+        Supervisor(demo.log, demo.say) as supervisor,
+        stack(demo.plan, supervisor, demo.say) as running,
+    ):
+        os.environ.update(running.env)
+        code = _work(demo, supervisor)
+        demo.say("stopping everything")
+    return code
+
+
+def _ask(demo: Demo) -> None:
+    """Shows what it will cost and waits for a yes; what is under way already is not asked again."""
+    from tasks.summarize import summarize
+    from worker.demo.calls import remembered
+    from worker.demo.estimate import estimate_all
+
+    known = remembered(_calls_file(demo))
+    new = [text for text in demo.texts if text.package not in known]
+    if known:
+        demo.console.print(
+            f"{len(known)} calls of an earlier run are under way: going on with them."
+        )
+    if not new or demo.options.yes:
+        return
+    report.estimate(demo.console, estimate_all(new, summarize.model, summarize.endpoint))
+    if not sys.stdin.isatty():
+        raise LowtideError(
+            "OPENAI_API_KEY is set, so this spends real money: say so with make demo ARGS=--yes, "
+            "or unset the key to use the simulator."
+        )
+    if not Confirm.ask("Spend it?", console=demo.console, default=False):
+        raise Declined
+
+
+def _work(demo: Demo, supervisor: Supervisor) -> int:
+    from worker.app import app  # it reads the addresses that are known only now
+    from worker.demo import calls as demo_calls
+
+    runtime = runtime_of(app)
+    calls = demo_calls.make(app, demo.texts, _calls_file(demo), supervisor.check)
+    waiting = list(calls)
+    changed = time.monotonic()
+    before = None
+    with Progress(demo.console) as progress:
+        while waiting:
+            supervisor.wait(0.25 if demo.plan.simulated else 2.0)
+            now = read(runtime, len(calls))
+            progress.show(now)
+            waiting = demo_calls.pending(calls, waiting)
+            if now.stages != before:
+                before, changed = now.stages, time.monotonic()
+            elif demo.plan.simulated and time.monotonic() - changed > _PATIENCE:
+                raise LowtideError(f"Nothing has moved for {_PATIENCE:.0f} s; giving up.")
+        progress.show(read(runtime, len(calls)))
+    results = {package: call.get(timeout=30, propagate=False) for package, call in calls.items()}
+    report.answers(demo.console, demo.texts, results, every=demo.options.all)
+    costs = {row.key: row for row in runtime.ledger.costs(by="batch")}
+    report.batches(demo.console, runtime.ledger.batches(), costs)
+    report.money(demo.console, runtime.ledger.totals().money, simulated=demo.plan.simulated)
+    return 1 if any(isinstance(result, Exception) for result in results.values()) else 0
+
+
+def _finish(demo: Demo, code: int) -> int:
+    if code:
+        return _failed("Some texts have no summary: see the table.", demo.log)
+    shutil.rmtree(demo.folder, ignore_errors=True)
+    demo.console.print("Done; nothing is left running.")
+    return 0
+
+
+def _say_stopped(demo: Demo) -> None:
+    if demo.plan.simulated:
+        shutil.rmtree(demo.folder, ignore_errors=True)
+        demo.console.print("\n[bold]Stopped.[/] Nothing is left running.")
+    else:
+        demo.console.print(
+            "\n[bold]Stopped.[/] Nothing is left running here. What was sent goes on at the "
+            "provider: `make demo` again picks up its answers."
+        )
+
+
+def _failed(reason: str, log: PrefixedLog | None = None) -> int:
+    """Says on standard error why it failed and where to read on."""
+    errors = Console(stderr=True, highlight=False)
+    errors.print(f"[bold red]lowtide:[/] {reason}")
+    if log is not None:
+        for line in log.tail():
+            errors.print(f"  {line}", style="dim", markup=False)
+        errors.print(f"Log: {log.path}")
+    return 1
+
+
+def _calls_file(demo: Demo) -> Path:
+    return demo.folder / "calls.jsonl"

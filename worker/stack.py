@@ -1,0 +1,171 @@
+"""Everything that lowtide needs on one machine: Valkey, a provider, workers and Flower."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from lowtide.embedded import EmbeddedRedis
+from worker.process import Program, free_port
+from worker.supervisor import Supervisor
+
+_ROOT = Path(__file__).resolve().parent.parent
+_FLOWER_PORT = 5555
+_POOL_PROCESSES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run.
+
+    Attributes:
+        home: Folder for all that is kept: Valkey's file, the ledger, the simulator's batches.
+        env: The outer environment, `.env` included.
+        workers: Worker processes, each with a pool of its own.
+        flower: Whether Flower runs too.
+        turnaround: How long the simulator takes for a batch, as `lowtide simulate` takes it.
+        redis_url: A Redis to use in place of the embedded Valkey.
+    """
+
+    home: Path
+    env: Mapping[str, str]
+    workers: int = 2
+    flower: bool = True
+    turnaround: str = "fixed:10"
+    redis_url: str | None = None
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the simulator stands in for a provider, as no key is there."""
+        return not self.env.get("OPENAI_API_KEY")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A stack that is up.
+
+    Attributes:
+        env: Environment in which another process is part of the deployment.
+        provider: URL of the provider's API.
+        flower: URL of Flower with its password, None when it does not run.
+    """
+
+    env: Mapping[str, str]
+    redis_url: str
+    provider: str
+    flower: str | None
+
+
+def outer_environment() -> dict[str, str]:
+    """This process's environment; what it lacks comes from `.env`."""
+    given = {name: value for name, value in dotenv_values(".env").items() if value is not None}
+    return {**given, **os.environ}
+
+
+@contextlib.contextmanager
+def stack(plan: Plan, supervisor: Supervisor, say: Callable[[str], None]) -> Iterator[Running]:
+    """Starts what `plan` names; ends all of it on leaving, the store last.
+
+    Args:
+        say: Gets one line per step.
+
+    Raises:
+        LowtideError: Something did not start.
+        Stopped: The end was asked for meanwhile.
+    """
+    plan.home.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as cleanup:
+        redis_url = plan.redis_url
+        if redis_url is None:
+            valkey = EmbeddedRedis()
+            say("starting Valkey")
+            redis_url = valkey.start(plan.home / "valkey")
+            cleanup.callback(valkey.stop)
+        cleanup.callback(supervisor.stop)
+        env = {**plan.env, **_addresses(plan, redis_url)}
+        if plan.simulated:
+            say("starting the simulator: no OPENAI_API_KEY is set, so no money is spent")
+            port = free_port()
+            env |= _simulated_provider(port)
+            supervisor.start([_simulator(plan, env, port)])
+        flower_url = None
+        programs = [_worker(number, env) for number in range(1, plan.workers + 1)]
+        if plan.flower:
+            flower_port = free_port(_FLOWER_PORT)
+            env["FLOWER_BASIC_AUTH"] = env.get("FLOWER_BASIC_AUTH") or _password(plan.home)
+            flower_url = f"http://{env['FLOWER_BASIC_AUTH']}@127.0.0.1:{flower_port}"
+            programs.append(_flower(env, flower_port))
+        names = ", ".join(program.name for program in programs)
+        say(f"starting {names}")
+        supervisor.start(programs)
+        provider = env.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+        yield Running(env, redis_url, provider, flower_url)
+
+
+def _addresses(plan: Plan, redis_url: str) -> dict[str, str]:
+    """Where each part of the deployment finds the others; what the user set stays."""
+    return {
+        "LOWTIDE_HOME": str(plan.home.absolute()),
+        "LOWTIDE_REDIS_URL": redis_url,
+        "LOWTIDE_BROKER_URL": plan.env.get("LOWTIDE_BROKER_URL") or redis_url,
+        "LOWTIDE_RESULT_BACKEND": plan.env.get("LOWTIDE_RESULT_BACKEND") or redis_url,
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _simulated_provider(port: int) -> dict[str, str]:
+    return {
+        "OPENAI_API_KEY": "sk-simulated",
+        "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1",
+    }
+
+
+def _simulator(plan: Plan, env: Mapping[str, str], port: int) -> Program:
+    options = ["--port", str(port), "--state", str(plan.home / "simulator")]
+    command = [
+        sys.executable,
+        "-m",
+        "lowtide.cli",
+        "simulate",
+        *options,
+        "--delay",
+        plan.turnaround,
+    ]
+    return Program("simulator", command, dict(env), ready_port=port)
+
+
+def _worker(number: int, env: Mapping[str, str]) -> Program:
+    name = f"worker-{number}"
+    options = ["--hostname", f"{name}@%h", "--concurrency", str(_POOL_PROCESSES)]
+    return Program(
+        name,
+        [*_celery(), "worker", *options, "--loglevel", "INFO", "--without-mingle"],
+        dict(env),
+        ready_line=" ready.",
+    )
+
+
+def _flower(env: Mapping[str, str], port: int) -> Program:
+    options = ["--address=127.0.0.1", f"--port={port}"]
+    conf = f"--conf={_ROOT / 'config' / 'flower.py'}"
+    return Program("flower", [*_celery(), "flower", conf, *options], dict(env), ready_port=port)
+
+
+def _celery() -> list[str]:
+    return [sys.executable, "-m", "celery", "--workdir", str(_ROOT), "-A", "worker.app", "--quiet"]
+
+
+def _password(home: Path) -> str:
+    """User and password of Flower on this machine, made once: it can revoke tasks."""
+    kept = home / "flower-login"
+    if not kept.exists():
+        kept.touch(mode=0o600)
+        kept.write_text(f"lowtide:{secrets.token_urlsafe(9)}")
+    return kept.read_text().strip()
