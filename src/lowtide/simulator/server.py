@@ -1,0 +1,135 @@
+"""Running the simulator with uvicorn: in a thread of this process, or as the process."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+import uvicorn
+
+from lowtide.simulator.app import create_app
+from lowtide.simulator.settings import SimulatorSettings
+from lowtide.simulator.world import World
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.listen(2048)
+    return listener
+
+
+def _config(app: object, log_level: str) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        log_level=log_level,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=60,
+        timeout_graceful_shutdown=2,
+    )
+
+
+class SimulatorServer:
+    """A simulator on a port of its own, served from a thread.
+
+    A context manager::
+
+        with SimulatorServer() as server:
+            client = OpenAI(base_url=server.base_url, api_key="any")
+
+    Args:
+        settings: what the simulator is told.
+        host: address to listen on.
+        port: 0 takes a free one.
+    """
+
+    def __init__(
+        self,
+        settings: SimulatorSettings | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        self._socket = _listen(host, port)
+        self._app = create_app(settings)
+        self._up = threading.Event()
+        self._server = _Announcing(_config(self._app, "warning"), self._up.set)
+        self._thread = threading.Thread(
+            target=self._serve, name="lowtide-simulator-http", daemon=True
+        )
+        self.port: int = self._socket.getsockname()[1]
+        self.url = f"http://{host}:{self.port}"
+        self.base_url = f"{self.url}/v1"
+
+    @property
+    def world(self) -> World:
+        """The simulator's inside: clock, store, engine."""
+        world: World = self._app.state.world
+        return world
+
+    def start(self) -> SimulatorServer:
+        """Serve, and return when requests are answered.
+
+        Raises:
+            RuntimeError: when it does not come up.
+        """
+        self._thread.start()
+        if not self._up.wait(30) or not self._server.started:
+            raise RuntimeError("the simulator did not start")
+        return self
+
+    def stop(self) -> None:
+        """End server, engine and threads."""
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join()
+        self._socket.close()
+
+    def __enter__(self) -> SimulatorServer:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _serve(self) -> None:
+        self._server.run(sockets=[self._socket])
+
+
+class _Announcing(uvicorn.Server):
+    """Calls back when requests are answered."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+
+def serve(
+    settings: SimulatorSettings, host: str, port: int, announce: Callable[[str], None]
+) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        settings: what the simulator is told.
+        host: address to listen on.
+        port: 0 takes a free one.
+        announce: called with the base URL when requests are answered.
+    """
+    listener = _listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    base_url = f"http://{shown}:{listener.getsockname()[1]}/v1"
+    server = _Announcing(_config(create_app(settings), "warning"), lambda: announce(base_url))
+    server.run(sockets=[listener])
