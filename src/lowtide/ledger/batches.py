@@ -85,7 +85,7 @@ class BatchVerbs:
         with self._db.write() as connection:
             return connection.execute(given).rowcount > 0
 
-    def move(self, lease: Lease, to: BatchState, **noted: Unpack[BatchFields]) -> BatchRow:
+    def move(self, lease: Lease, to: BatchState | str, **noted: Unpack[BatchFields]) -> BatchRow:
         """Brings a batch to another state, or notes something with the state it has.
 
         When it comes into the state, the time is noted; `next_at` and `reason` are cleared if
@@ -99,19 +99,20 @@ class BatchVerbs:
                 while a request in it has no outcome.
             Superseded: Another took the batch over, or the lease was given back.
         """
+        state = BatchState(to)
         unknown = noted.keys() - BatchFields.__annotations__.keys()
         if unknown:
             raise TypeError(f"a batch has no field {', '.join(sorted(unknown))} to note")
         with self._db.write() as connection:
             before = lock_batch(connection, lease.batch_id).state
-            check_move(lease.batch_id, before, to)
+            check_move(lease.batch_id, before, state)
             values: dict[str, Any] = dict(noted)
-            if before is not to:
-                if to in FINAL:
-                    _refuse_unsettled(connection, lease.batch_id, to)
-                values = {"next_at": None, "reason": None, "state": to} | values
-                if to in _STAMPS:
-                    values.setdefault(_STAMPS[to], self._clock.now())
+            if before is not state:
+                if state in FINAL:
+                    _refuse_unsettled(connection, lease.batch_id, state)
+                values = {"next_at": None, "reason": None, "state": state} | values
+                if state in _STAMPS:
+                    values.setdefault(_STAMPS[state], self._clock.now())
             return write_held(connection, lease, **values)
 
     def close_if_done(self, batch_id: str) -> bool:

@@ -145,6 +145,14 @@ class RequestVerbs:
         with self._db.read() as connection:
             return connection.execute(query).scalar_one() or 1
 
+    def attempt(self, batch_id: str) -> int:
+        """How often the requests of a batch that have no outcome are sent with it, counted from
+        1: the highest of them; 1 if there are none.
+        """
+        query = select(func.coalesce(func.max(_ROW.attempt), 1)).where(unsettled(batch_id))
+        with self._db.read() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def ids(self, batch_id: str) -> set[str]:
         """The custom_ids of a batch's requests that have no outcome."""
         query = select(_ROW.custom_id).where(unsettled(batch_id))
@@ -160,14 +168,6 @@ class RequestVerbs:
         )
         with self._db.read() as connection:
             return [_request_row(row) for row in connection.execute(query)]
-
-    def blobs(self, custom_ids: Collection[str]) -> dict[str, bytes]:
-        """The blobs of requests in any state, by custom_id; unknown ones are left out."""
-        query = select(_ROW.custom_id, _ROW.blob).where(
-            sql.among(self._db, _ROW.custom_id, custom_ids)
-        )
-        with self._db.read() as connection:
-            return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def _settle_each(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 from lowtide.lane import Lane
@@ -194,7 +194,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class RequestRow:
-    """A request as the ledger holds it, without its blob. Times: epoch seconds; money: USD."""
+    """A request as the ledger holds it. Times: epoch seconds; money: USD, None = unknown."""
 
     custom_id: str
     task_id: str
@@ -218,6 +218,7 @@ class RequestRow:
     recorded_at: float
     done_at: float | None
     version: int
+    blob: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
