@@ -1,0 +1,79 @@
+"""Every replica ticks: due entries are claimed in Redis and sent as pipeline tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import bootsteps
+from celery.utils.log import get_logger
+from redis.exceptions import RedisError
+
+from lowtide import runtime
+
+logger = get_logger(__name__)
+_CLAIMS_A_TICK = 100
+_LOG_EVERY = 60.0
+
+
+class LowtideStep(bootsteps.StartStopStep):
+    """Consumes the pipeline's queue and ticks, in the worker's main process."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self.timer: Any = None
+        self.runtime = runtime.of(consumer.app)
+        self.quiet_until = 0.0
+        queues = consumer.app.amqp.queues
+        # A worker that was given -Q consumes what it was told to, no more.
+        if queues._consume_from is None:
+            queues.select_add(self.runtime.settings.queue)
+
+    def start(self, consumer: Any) -> None:
+        """Starts ticking. A reconnect of the consumer comes here again, after `stop`."""
+        self.timer = consumer.timer.call_repeatedly(
+            self.runtime.settings.tick, self.tick, (consumer,), priority=10
+        )
+
+    def stop(self, consumer: Any) -> None:
+        """Ends ticking; called more than once by Celery."""
+        timer, self.timer = self.timer, None
+        if timer is not None:
+            # gevent hands out a greenlet that carries the entry and is falsy when finished.
+            getattr(timer, "entry", timer).cancel()
+
+    shutdown = terminate = stop
+
+    def tick(self, consumer: Any) -> None:
+        """Claims what is due and sends it. Never raises: the hub would restart the consumer."""
+        try:
+            tick(self.runtime)
+        except (RedisError, OSError) as error:
+            now = self.runtime.clock.monotonic()
+            if now >= self.quiet_until:
+                self.quiet_until = now + _LOG_EVERY
+                logger.warning("Redis of the buffers does not answer; work waits: %s", error)
+        except Exception:
+            logger.exception("A tick failed; the next one tries again")
+
+
+def tick(rt: runtime.Runtime) -> int:
+    """One pass: claims due entries for one lease and sends their pipeline tasks.
+
+    Returns:
+        How many entries were claimed.
+    """
+    from lowtide.connect import connect
+    from lowtide.timers import Timers
+
+    timers = Timers(connect(rt.redis_url, short=True), rt.settings)
+    due = timers.claim(_CLAIMS_A_TICK, rt.settings.lease)
+    polls = [entry.id for entry in due if entry.verb == "poll"]
+    for entry in due:
+        if entry.verb != "poll":
+            rt.send(entry.verb, entry.id)
+    if polls:
+        rt.send("poll", polls)
+    timers.arm("sweep", "all", rt.clock.now(), if_absent=True)
+    return len(due)

@@ -1,0 +1,257 @@
+"""Fetch: what became of a batch is read, and every request that was sent is settled.
+
+Answered requests and those that failed for good go into slices for `deliver`. Those that failed
+for now, and those that the provider says nothing about, go into a new batch, in one transaction
+of the ledger.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from celery.utils.log import get_logger
+
+from lowtide import results
+from lowtide.decide import backoff, halves
+from lowtide.leases import held
+from lowtide.outcomes import Answered, Failed, SliceWriter
+from lowtide.pipeline import Next
+from lowtide.request import unpack
+from lowtide.spool import spool_folder
+
+if TYPE_CHECKING:
+    from lowtide.ledger import BatchRow, Lease
+    from lowtide.providers import BatchError
+    from lowtide.runtime import Runtime
+
+logger = get_logger(__name__)
+_SLICE_TTL = 3600.0
+# Reasons of the provider for not having run a request at all within its window.
+_NOT_RUN = frozenset({"expired", "cancelled"})
+# A validation error of this kind is about the account's budget, not about any line.
+_OVER_BUDGET = "token_limit_exceeded"
+
+
+@dataclass(slots=True)
+class Settling:
+    """What is known so far of the requests of one batch.
+
+    Attributes:
+        left: custom_ids that nothing is known about yet.
+        again: custom_id → why it is to be sent again.
+    """
+
+    rt: Runtime
+    lease: Lease
+    batch: BatchRow
+    attempt: int
+    left: set[str]
+    writer: SliceWriter
+    again: dict[str, str] = field(default_factory=dict)
+    odd: Counter[str] = field(default_factory=Counter)
+
+    def about(self) -> dict[str, Any]:
+        """Details that every error of this batch carries."""
+        return {"lane": self.batch.lane, "batch": self.batch.provider_batch_id}
+
+    def fail(self, custom_id: str, error: str, message: str, details: Mapping[str, Any]) -> None:
+        """The request failed for good."""
+        self.left.discard(custom_id)
+        known = {key: value for key, value in details.items() if value is not None}
+        self.writer.add(Failed(custom_id, error, message, {**self.about(), **known}))
+
+    def retry(self, custom_id: str, code: str) -> None:
+        """The request failed for now; at its last attempt for good."""
+        if self.attempt < self.rt.settings.max_attempts:
+            self.left.discard(custom_id)
+            self.again[custom_id] = code
+            return
+        error = "RequestExpired" if code in _NOT_RUN else "AttemptsExhausted"
+        message = (
+            f"The request was sent {self.attempt} times without an answer; the last time the "
+            f"provider said: {code}."
+        )
+        self.fail(custom_id, error, message, {"code": code, "attempts": self.attempt})
+
+
+def fetch(rt: Runtime, batch_id: str) -> Next | None:
+    """Settles every request of a batch that ended.
+
+    May run again from its start at any time: what was delivered or moved is no longer in the
+    batch.
+
+    Returns:
+        The delivery of its slices, None when the batch is not there to be fetched.
+    """
+    with held(rt, batch_id) as lease:
+        batch = rt.ledger.batch(batch_id)
+        if batch is None or batch.state not in ("ENDED", "FETCHED"):
+            return None
+        settings = rt.settings
+        writer = SliceWriter(
+            rt.slices, batch_id, most=settings.slice_requests, ttl=_SLICE_TTL
+        )
+        settling = Settling(
+            rt, lease, batch, rt.ledger.attempt(batch_id), rt.ledger.ids(batch_id), writer
+        )
+        _HOW.get(str(batch.provider_status), _from_files)(settling)
+        writer.flush()
+        _send_again(settling)
+        if settling.odd:
+            logger.warning("Batch %s: lines left aside: %s", batch_id, dict(settling.odd))
+        if batch.state == "ENDED":
+            rt.ledger.move(lease, "FETCHED")
+        rt.buffer.set_summary(batch_id, state="FETCHED")
+        return Next("deliver", batch_id, slices=writer.count)
+
+
+def _from_files(settling: Settling) -> None:
+    """Completed, expired or cancelled: the files say what became of each request."""
+    batch = settling.batch
+    provider = settling.rt.provider(batch.account)
+    with spool_folder(settling.rt) as folder:
+        for file_id in (batch.output_file_id, batch.error_file_id):
+            if file_id:
+                path = folder / "results.jsonl"
+                provider.download(file_id, path)
+                _read(settling, path)
+    ended = str(batch.provider_status)
+    for custom_id in list(settling.left):
+        settling.retry(custom_id, ended if ended in _NOT_RUN else "missing")
+
+
+def _read(settling: Settling, path: Path) -> None:
+    for line in results.read_lines(path):
+        parsed = results.parse_line(line)
+        if parsed is None:
+            settling.odd["unreadable"] += 1
+        elif parsed.custom_id not in settling.left:
+            settling.odd["unknown or repeated"] += 1
+        else:
+            _settle(settling, parsed)
+
+
+def _settle(settling: Settling, line: results.Line) -> None:
+    match line.outcome:
+        case results.Answered() as answered:
+            settling.left.discard(line.custom_id)
+            settling.writer.add(
+                Answered(
+                    line.custom_id,
+                    answered.status_code,
+                    orjson.dumps(answered.body),
+                    answered.request_id,
+                )
+            )
+        case results.Rejected() as rejected:
+            settling.fail(
+                line.custom_id,
+                "RequestRejected",
+                rejected.message,
+                {"code": rejected.code, "param": rejected.param, "status": rejected.status},
+            )
+        case results.Again() as again:
+            settling.retry(line.custom_id, again.reason)
+
+
+def _failed_validation(settling: Settling) -> None:
+    """The provider ran nothing: lines it names fail alone, the others are sent again."""
+    batch = settling.batch
+    remote = settling.rt.provider(batch.account).status(str(batch.provider_batch_id))
+    errors = remote.errors
+    named = _named(settling, errors)
+    for custom_id, error in named.items():
+        settling.fail(
+            custom_id, "RequestRejected", error.message, {"code": error.code, "param": error.param}
+        )
+    rest = sorted(settling.left)
+    if named or any(error.code == _OVER_BUDGET for error in errors):
+        code = "other_line_failed" if named else _OVER_BUDGET
+        for custom_id in rest:
+            settling.retry(custom_id, code)
+    elif len(rest) == 1:
+        first = errors[0] if errors else None
+        message = first.message if first else "The provider failed the batch without a reason."
+        code = first.code if first else None
+        settling.fail(rest[0], "BatchFailed", message, {"code": code})
+    else:
+        _bisect(settling, rest, errors)
+
+
+def _named(settling: Settling, errors: Collection[BatchError]) -> dict[str, BatchError]:
+    """custom_id → error for each error that names a line; lines count from 1."""
+    numbered = {error.line: error for error in errors if error.line is not None}
+    if not numbered:
+        return {}
+    sent = [
+        custom_id
+        for chunk in settling.rt.ledger.lines(settling.batch.id)
+        for custom_id, _ in chunk
+    ]
+    return {
+        sent[number - 1]: error
+        for number, error in numbered.items()
+        if 0 < number <= len(sent) and sent[number - 1] in settling.left
+    }
+
+
+def _bisect(settling: Settling, rest: list[str], errors: Collection[BatchError]) -> None:
+    """No line is named: each half goes alone, until the culprit is by itself."""
+    reason = next((error.code for error in errors if error.code), "validation failed")
+    for half in halves(rest):
+        new_id = settling.rt.ledger.requeue(
+            settling.lease, half, reason=f"half of a batch that failed: {reason}"
+        )
+        settling.left.difference_update(half)
+        if new_id is not None:
+            settling.rt.kick("submit", new_id)
+            _note_move(settling, new_id)
+
+
+def _rejected(settling: Settling) -> None:
+    """The provider refused to take the batch at all."""
+    message = settling.batch.reason or "The provider refused the batch."
+    for custom_id in list(settling.left):
+        settling.fail(custom_id, "BatchFailed", message, {})
+
+
+def _send_again(settling: Settling) -> None:
+    """Moves what failed for now into a new batch, to be sent after a wait."""
+    if not settling.again:
+        return
+    rt = settling.rt
+    reasons = Counter(settling.again.values())
+    reason = ", ".join(f"{code} × {count}" for code, count in reasons.most_common(3))
+    at = rt.clock.now() + backoff(settling.attempt, rt.settings.retry_delay)
+    new_id = rt.ledger.requeue(
+        settling.lease, list(settling.again), reason=reason, not_before=at
+    )
+    if new_id is not None:
+        rt.timers.arm("submit", new_id, at)
+        _note_move(settling, new_id)
+        logger.info(
+            "Batch %s: %d requests go again in batch %s: %s",
+            settling.batch.id,
+            len(settling.again),
+            new_id,
+            reason,
+        )
+
+
+def _note_move(settling: Settling, new_id: str) -> None:
+    """Lets `.info` of the moved tasks tell of their new batch."""
+    buffer, lane = settling.rt.buffer, settling.batch.to_lane()
+    buffer.set_summary(new_id, lane=lane.key, state="RECORDED")
+    for chunk in settling.rt.ledger.lines(new_id):
+        buffer.moved(
+            new_id,
+            [(unpack(custom_id, lane, blob).task_id, custom_id) for custom_id, blob in chunk],
+        )
+
+
+_HOW = {"failed": _failed_validation, "rejected": _rejected}

@@ -1,0 +1,159 @@
+"""The pipeline's Celery tasks: seal → submit → poll → fetch → deliver, and the sweep.
+
+They are thin: each runs one step on one batch and arms what comes next. A step that fails for a
+passing reason leaves its timer armed, so that it is taken again by whichever replica is alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery, Task
+from celery.utils.log import get_logger
+
+from lowtide import runtime
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What comes after a step.
+
+    Attributes:
+        verb: Name of the next step.
+        batch_id: The batch it is for.
+        at: Epoch seconds, None for at once.
+        slices: For "deliver": how many slices wait.
+    """
+
+    verb: str
+    batch_id: str
+    at: float | None = None
+    slices: int = 0
+
+
+class Step(Task):
+    """A pipeline task: redelivered when its worker dies, without a result."""
+
+    acks_late = True
+    reject_on_worker_lost = True
+    ignore_result = True
+    abstract = True
+
+    @property
+    def queue(self) -> str:
+        """The pipeline's own queue, read late so that a producer needs no settings."""
+        return runtime.of(self.app).settings.queue
+
+
+def register(app: Celery) -> None:
+    """Makes the pipeline's tasks known to `app`."""
+    for verb, function in _STEPS.items():
+        app.task(function, name=f"lowtide.{verb}", base=Step, bind=True, lazy=False)
+
+
+def seal(self: Step, lane: str) -> None:
+    """Closes the lane's buffer when it is due; its batch goes on to `submit`."""
+    rt = runtime.of(self.app)
+
+    def work() -> None:
+        batch_id = rt.buffer.seal(lane, only_if_due=True)
+        if batch_id is not None:
+            rt.kick("submit", batch_id)
+
+    _guard("seal", lane, work)
+
+
+def submit(self: Step, batch_id: str) -> None:
+    """Records the batch in the ledger, uploads its file and creates it at the provider."""
+    from lowtide.submit import submit as step
+
+    _run(self, "submit", batch_id, step)
+
+
+def poll(self: Step, batch_ids: str | list[str]) -> None:
+    """Reads the state of batches at the provider."""
+    from lowtide.track import track
+
+    rt = runtime.of(self.app)
+    ids = [batch_ids] if isinstance(batch_ids, str) else batch_ids
+
+    def work() -> None:
+        for batch_id, after in track(rt, ids).items():
+            _go_on(rt, "poll", batch_id, after)
+
+    _guard("poll", ", ".join(ids), work)
+
+
+def fetch(self: Step, batch_id: str) -> None:
+    """Downloads a batch's answers and settles every request that was sent."""
+    from lowtide.fetch import fetch as step
+
+    _run(self, "fetch", batch_id, step)
+
+
+def deliver(self: Step, batch_id: str, number: int | None = None) -> None:
+    """Gives a slice of answers back to their tasks."""
+    from lowtide.deliver import deliver as step
+
+    hostname = self.request.hostname or ""
+    _run(self, "deliver", batch_id, lambda rt, batch: step(rt, batch, number, hostname))
+
+
+def sweep(self: Step, _scope: str = "all") -> None:
+    """Re-arms every timer from ledger and buffers, so that whatever was lost goes on."""
+    from lowtide.sweep import sweep as step
+
+    rt = runtime.of(self.app)
+    _guard("sweep", "all", lambda: step(rt))
+
+
+_STEPS: dict[str, Callable[..., None]] = {
+    "seal": seal,
+    "submit": submit,
+    "poll": poll,
+    "fetch": fetch,
+    "deliver": deliver,
+    "sweep": sweep,
+}
+
+
+def _run(
+    task: Step, verb: str, batch_id: str, step: Callable[[runtime.Runtime, str], Next | None]
+) -> None:
+    rt = runtime.of(task.app)
+    _guard(verb, batch_id, lambda: _go_on(rt, verb, batch_id, step(rt, batch_id)))
+
+
+def _go_on(rt: runtime.Runtime, verb: str, batch_id: str, after: Next | None) -> None:
+    """Arms what comes next before the step's own timer goes, so that no crash loses the batch."""
+    if after is None:
+        rt.timers.disarm(verb, batch_id)
+        return
+    if after.slices:
+        rt.timers.arm(after.verb, after.batch_id, rt.clock.now() + rt.settings.lease)
+        for number in range(after.slices):
+            rt.send(after.verb, after.batch_id, number)
+    elif after.at is None:
+        rt.kick(after.verb, after.batch_id)
+    else:
+        rt.timers.arm(after.verb, after.batch_id, after.at)
+    if (after.verb, after.batch_id) != (verb, batch_id):
+        rt.timers.disarm(verb, batch_id)
+
+
+def _guard(verb: str, subject: str, work: Callable[[], Any]) -> None:
+    """Runs a step; passing failures are one log line, since its timer takes it again."""
+    from redis.exceptions import RedisError
+
+    from lowtide.errors import LedgerUnavailable, ProviderError, StateError
+
+    try:
+        work()
+    except StateError as error:
+        logger.info("%s %s: another replica is ahead: %s", verb, subject, error)
+    except (RedisError, LedgerUnavailable, ProviderError) as error:
+        logger.warning("%s %s waits and is tried again: %s", verb, subject, error)

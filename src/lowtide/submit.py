@@ -1,0 +1,258 @@
+"""Submit: a sealed batch is recorded, uploaded and created at the provider, exactly once.
+
+Before the call that costs money the intent is noted; after a crash or an unclear answer the
+provider is asked whether it has a batch that carries our id, and only when it has none is one
+created. The input file is deleted first: a create that is still on its way then finds no file
+and fails validation, unpaid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from celery.utils.log import get_logger
+
+from lowtide.decide import backoff, expected_end, next_poll
+from lowtide.errors import (
+    AccountPaused,
+    BatchFailed,
+    CreateAmbiguous,
+    ProviderError,
+    ProviderUnavailable,
+)
+from lowtide.leases import held
+from lowtide.lane import Lane
+from lowtide.ledger import NewBatch, NewRequest
+from lowtide.pipeline import Next
+from lowtide.request import unpack
+from lowtide.spool import spool_folder
+
+if TYPE_CHECKING:
+    from lowtide.ledger import BatchRow, Lease
+    from lowtide.providers import Provider, RemoteBatch
+    from lowtide.runtime import Runtime
+
+logger = get_logger(__name__)
+# A batch whose creation is in doubt is looked for from this long before the intent was noted:
+# the provider's clock need not agree with ours.
+_CLOCK_SLACK = 600.0
+# How many of a lane's last batches tell how long the next one takes.
+_LEARN_FROM = 20
+
+
+def submit(rt: Runtime, batch_id: str) -> Next | None:
+    """Takes a batch from wherever it stands before submission to `SUBMITTED`.
+
+    Returns:
+        The next step, None when there is nothing to submit.
+
+    Raises:
+        StateError: Another replica holds the batch.
+        ProviderError: The provider failed in passing; the batch waits.
+    """
+    if record(rt, batch_id) is None:
+        return None
+    with held(rt, batch_id) as lease:
+        batch = rt.ledger.batch(batch_id)
+        if batch is None or batch.state not in _STEPS:
+            return None
+        if batch.next_at is not None and batch.next_at > rt.clock.now():
+            return Next("submit", batch_id, at=batch.next_at)
+        return _advance(rt, lease, batch)
+
+
+def record(rt: Runtime, batch_id: str) -> BatchRow | None:
+    """Moves a sealed buffer from Redis into the ledger, in one transaction.
+
+    Returns:
+        The ledger's batch, None when neither Redis nor the ledger knows the id.
+    """
+    buffer = rt.buffer
+    known = rt.ledger.batch(batch_id)
+    if known is None:
+        sealed = buffer.sealed_batch(batch_id)
+        if sealed is None:
+            return None
+        lane = Lane.parse(sealed.lane)
+        batch = NewBatch(batch_id, lane, bytes=sealed.size, sealed_at=sealed.sealed_at)
+        recorded = rt.ledger.record(batch, _rows(rt, batch_id, lane))
+        if recorded.refused:
+            logger.warning(
+                "Batch %s: %d requests are on their way already and were left out",
+                batch_id,
+                len(recorded.refused),
+            )
+        known = rt.ledger.batch(batch_id)
+    buffer.drop(batch_id)
+    return known
+
+
+def _rows(rt: Runtime, batch_id: str, lane: Lane) -> Iterator[NewRequest]:
+    for chunk in rt.buffer.lines(batch_id):
+        for custom_id, blob in chunk:
+            request = unpack(custom_id, lane, blob)
+            yield NewRequest(
+                custom_id=custom_id,
+                task_id=request.task_id,
+                task=request.task,
+                blob=blob,
+                tokens=request.tokens,
+            )
+
+
+def _advance(rt: Runtime, lease: Lease, batch: BatchRow) -> Next | None:
+    provider = rt.provider(batch.account)
+    try:
+        while batch.state in _STEPS:
+            batch = _STEPS[batch.state](rt, provider, lease, batch)
+    except AccountPaused as error:
+        return _hold(rt, lease, error)
+    except BatchFailed as error:
+        rt.ledger.move(
+            lease,
+            "ENDED",
+            ended_at=rt.clock.now(),
+            provider_status="rejected",
+            reason=str(error),
+        )
+        return Next("fetch", batch.id)
+    except ProviderUnavailable as error:
+        wait = float(error.details.get("retry_after") or _patience(rt, batch))
+        logger.warning("Batch %s is tried again in %.0f s: %s", batch.id, wait, error)
+        return Next("submit", batch.id, at=rt.clock.now() + wait)
+    if batch.state != "SUBMITTED":
+        return None
+    return _submitted(rt, batch)
+
+
+def _submitted(rt: Runtime, batch: BatchRow) -> Next:
+    rt.buffer.set_summary(
+        batch.id,
+        state="SUBMITTED",
+        provider_batch_id=batch.provider_batch_id,
+        requests=batch.requests,
+        expected_end=batch.expected_end,
+    )
+    at = next_poll(
+        rt.clock.now(),
+        batch.submitted_at or rt.clock.now(),
+        batch.expected_end,
+        shortest=rt.settings.poll_min,
+        longest=rt.settings.poll_max,
+    )
+    return Next("poll", batch.id, at=at)
+
+
+def _hold(rt: Runtime, lease: Lease, error: AccountPaused) -> Next:
+    batch = rt.ledger.move(lease, "HELD", reason=str(error))
+    rt.buffer.set_summary(batch.id, state="HELD")
+    logger.error("Account %s is paused, batch %s waits: %s", batch.account, batch.id, error)
+    return Next("submit", batch.id, at=rt.clock.now() + rt.settings.poll_max)
+
+
+def _patience(rt: Runtime, batch: BatchRow) -> float:
+    """Seconds until the next try: half as long as it has failed so far, within bounds."""
+    since = batch.uploaded_at or batch.recorded_at
+    tried = int(max(0.0, rt.clock.now() - since) / max(rt.settings.retry_delay, 0.001)) + 1
+    return backoff(tried.bit_length(), rt.settings.retry_delay)
+
+
+def _upload(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> BatchRow:
+    with _spooled(rt, batch) as (path, count):
+        if not count:
+            return rt.ledger.move(lease, "CANCELLED", reason="every request left the batch")
+        file_id = provider.upload(path, batch_id=batch.id)
+    return rt.ledger.move(lease, "UPLOADED", uploaded_at=rt.clock.now(), input_file_id=file_id)
+
+
+@contextmanager
+def _spooled(rt: Runtime, batch: BatchRow) -> Iterator[tuple[Path, int]]:
+    """The batch's file on disk for the length of the block, and how many lines it has."""
+    lane = Lane.parse(batch.lane)
+    with spool_folder(rt) as folder:
+        path = folder / f"{batch.id}.jsonl"
+        count = 0
+        with path.open("wb") as file:
+            for chunk in rt.ledger.lines(batch.id):
+                file.writelines(unpack(custom_id, lane, blob).line() for custom_id, blob in chunk)
+                count += len(chunk)
+        yield path, count
+
+
+def _create(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> BatchRow:
+    batch = rt.ledger.move(lease, "SUBMITTING", submitting_at=rt.clock.now())
+    try:
+        remote = provider.create(
+            str(batch.input_file_id), endpoint=batch.endpoint, batch_id=batch.id
+        )
+    except CreateAmbiguous as error:
+        logger.warning("Batch %s may or may not have been created: %s", batch.id, error)
+        return _resolve(rt, provider, lease, batch)
+    except ProviderError:
+        # Surely not created, so the intent is taken back.
+        rt.ledger.move(lease, "UPLOADED", submitting_at=None)
+        raise
+    return _note(rt, lease, batch, remote)
+
+
+def _resolve(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> BatchRow:
+    """Settles a creation in doubt: adopts the batch, or makes sure that there is none."""
+    intended = batch.submitting_at or rt.clock.now()
+    remote = _adopt(provider, batch, intended)
+    waited = rt.clock.now() - intended
+    if remote is None and waited < rt.settings.adopt_wait:
+        raise ProviderUnavailable(
+            f"Batch {batch.id} is not listed by the provider yet; looking again.",
+            {"retry_after": min(rt.settings.adopt_wait - waited, rt.settings.adopt_wait / 4)},
+        )
+    if remote is None:
+        # Without its file a create that is still on its way fails validation, unpaid.
+        provider.delete_file(str(batch.input_file_id))
+        remote = _adopt(provider, batch, intended)
+    if remote is None:
+        return rt.ledger.move(
+            lease, "RECORDED", input_file_id=None, uploaded_at=None, submitting_at=None
+        )
+    logger.info("Batch %s was created after all and is adopted as %s", batch.id, remote.id)
+    return _note(rt, lease, batch, remote)
+
+
+def _adopt(provider: Provider, batch: BatchRow, intended: float) -> RemoteBatch | None:
+    return provider.adopt(
+        batch.id, input_file_id=str(batch.input_file_id), since=intended - _CLOCK_SLACK
+    )
+
+
+def _note(rt: Runtime, lease: Lease, batch: BatchRow, remote: RemoteBatch) -> BatchRow:
+    now = rt.clock.now()
+    return rt.ledger.move(
+        lease,
+        "SUBMITTED",
+        submitted_at=now,
+        provider_batch_id=remote.id,
+        provider_status=remote.status,
+        expires_at=remote.expires_at,
+        expected_end=expected_end(now, _turnarounds(rt, batch.lane)),
+        reason=None,
+    )
+
+
+def _turnarounds(rt: Runtime, lane: str) -> list[float]:
+    """Seconds that the lane's last batches took at the provider."""
+    return [t.ended_at - t.submitted_at for t in rt.ledger.turnarounds(lane=lane, limit=_LEARN_FROM)]
+
+
+def _unhold(rt: Runtime, _provider: Provider, lease: Lease, batch: BatchRow) -> BatchRow:
+    """Tries a held batch again: with its file where it was uploaded already."""
+    return rt.ledger.move(lease, "UPLOADED" if batch.input_file_id else "RECORDED", reason=None)
+
+
+_STEPS = {
+    "RECORDED": _upload,
+    "UPLOADED": _create,
+    "SUBMITTING": _resolve,
+    "HELD": _unhold,
+}

@@ -1,0 +1,45 @@
+"""The sweep: every timer is re-armed from what ledger and buffers hold.
+
+Timers are only hints that live in Redis. Whatever loses one (a crash between two writes, a wiped
+Redis, a dead replica), the sweep finds the batch that nobody looks after.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from celery.utils.log import get_logger
+
+if TYPE_CHECKING:
+    from lowtide.runtime import Runtime
+
+logger = get_logger(__name__)
+SWEEP_EVERY = 60.0
+
+# The step that brings a batch on from each state.
+STEP_OF = {
+    "RECORDED": "submit",
+    "UPLOADED": "submit",
+    "SUBMITTING": "submit",
+    "HELD": "submit",
+    "SUBMITTED": "poll",
+    "ENDED": "fetch",
+    "FETCHED": "deliver",
+}
+
+
+def sweep(rt: Runtime) -> int:
+    """Re-arms what has no timer, and arms the next sweep.
+
+    Returns:
+        How many timers were missing.
+    """
+    now = rt.clock.now()
+    rt.timers.arm("sweep", "all", now + SWEEP_EVERY)
+    rearmed = rt.buffer.rebuild()
+    for batch in rt.ledger.due():
+        at = max(batch.next_at or now, now)
+        rearmed += rt.timers.arm(STEP_OF[batch.state], batch.batch_id, at, if_absent=True)
+    if rearmed:
+        logger.warning("The sweep re-armed %d timers that were lost", rearmed)
+    return rearmed

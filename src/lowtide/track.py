@@ -1,0 +1,103 @@
+"""Track: batches at the provider are followed to their end."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from celery.utils.log import get_logger
+
+from lowtide.decide import next_poll
+from lowtide.errors import ProviderError, StateError
+from lowtide.leases import held
+from lowtide.pipeline import Next
+
+if TYPE_CHECKING:
+    from lowtide.ledger import BatchRow
+    from lowtide.providers import RemoteBatch
+    from lowtide.runtime import Runtime
+
+logger = get_logger(__name__)
+
+
+def track(rt: Runtime, batch_ids: Sequence[str]) -> dict[str, Next | None]:
+    """Reads the state of batches, with as few calls as the provider allows.
+
+    Args:
+        batch_ids: Our ids. Batches that are not at the provider now are left as they are.
+
+    Returns:
+        For each id what comes next; None when there is nothing to track any more. An id that
+        another replica holds is left out.
+    """
+    after: dict[str, Next | None] = {}
+    by_account: dict[str, list[BatchRow]] = defaultdict(list)
+    for batch_id in batch_ids:
+        batch = rt.ledger.batch(batch_id)
+        if batch is None or batch.state != "SUBMITTED":
+            after[batch_id] = None
+        else:
+            by_account[batch.account].append(batch)
+    for account, batches in by_account.items():
+        after.update(_track_account(rt, account, batches))
+    return after
+
+
+def _track_account(
+    rt: Runtime, account: str, batches: Sequence[BatchRow]
+) -> dict[str, Next | None]:
+    try:
+        remotes = rt.provider(account).statuses([str(batch.provider_batch_id) for batch in batches])
+    except ProviderError as error:
+        logger.warning("Account %s: status not read, trying again: %s", account, error)
+        remotes = {}
+    after: dict[str, Next | None] = {}
+    for batch in batches:
+        remote = remotes.get(str(batch.provider_batch_id))
+        if remote is not None and remote.ended:
+            try:
+                after[batch.id] = _end(rt, batch, remote)
+            except StateError as error:
+                # Its timer stays armed; the other batches of this call go on.
+                logger.info("Batch %s: another replica is ahead: %s", batch.id, error)
+        else:
+            if remote is not None:
+                _note(rt, batch, remote)
+            after[batch.id] = _again(rt, batch)
+    return after
+
+
+def _again(rt: Runtime, batch: BatchRow) -> Next:
+    at = next_poll(
+        rt.clock.now(),
+        batch.submitted_at or rt.clock.now(),
+        batch.expected_end,
+        shortest=rt.settings.poll_min,
+        longest=rt.settings.poll_max,
+    )
+    return Next("poll", batch.id, at=at)
+
+
+def _note(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> None:
+    """Shows how far the provider is; only what people see, so no lease is needed."""
+    rt.buffer.set_summary(
+        batch.id,
+        provider_status=remote.status,
+        completed=remote.counts.completed,
+        failed=remote.counts.failed,
+    )
+
+
+def _end(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> Next:
+    with held(rt, batch.id) as lease:
+        rt.ledger.move(
+            lease,
+            "ENDED",
+            ended_at=remote.ended_at or rt.clock.now(),
+            provider_status=remote.status,
+            output_file_id=remote.output_file_id,
+            error_file_id=remote.error_file_id,
+        )
+    rt.buffer.set_summary(batch.id, state="ENDED", provider_status=remote.status)
+    return Next("fetch", batch.id)

@@ -1,0 +1,159 @@
+"""A whole deployment for a test: Redis, ledger, simulator, worker processes; each its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from celery import Celery
+
+from lowtide import runtime
+
+ROOT = Path(__file__).parents[2]
+WAIT = 60.0
+
+
+def until(condition: Callable[[], Any], what: str, timeout: float = WAIT) -> Any:
+    """Waits until `condition` gives something true, and returns that."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"not within {timeout:.0f} s: {what}")
+
+
+def ended_by_pid(process: subprocess.Popen[Any], sig: int = signal.SIGTERM) -> None:
+    """Ends a process and its group; a prefork worker that hangs in its shutdown is killed."""
+    if process.poll() is None:
+        process.send_signal(sig)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(15)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+class Simulator:
+    """`python -m lowtide.simulator` on a random port."""
+
+    def __init__(self, folder: Path, *flags: str) -> None:
+        self.log = (folder / "simulator.log").open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "lowtide.simulator", "--port", "0", *flags],
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            cwd=folder,
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().decode()
+        assert "READY" in line, (folder / "simulator.log").read_text()
+        self.base_url = next(word for word in line.split() if "http" in word).split("=", 1)[-1]
+        self.root = self.base_url.removesuffix("/v1")
+
+    def report(self) -> dict[str, Any]:
+        """What was run and billed."""
+        answer = httpx2.get(f"{self.root}/simulator/report", timeout=30)
+        answer.raise_for_status()
+        return dict(answer.json())
+
+    def stop(self) -> None:
+        ended_by_pid(self.process)
+        self.log.close()
+
+
+@dataclass
+class Stack:
+    """What a test of the whole needs, under one namespace and in one folder."""
+
+    folder: Path
+    redis_url: str
+    simulator: Simulator
+    env: dict[str, str]
+    workers: list[subprocess.Popen[Any]] = field(default_factory=list)
+
+    def worker(
+        self,
+        module: str,
+        *flags: str,
+        name: str = "w1",
+        pool: str = "prefork",
+        concurrency: int = 2,
+    ) -> subprocess.Popen[Any]:
+        """Starts `celery -A module worker` and returns its process; see `ready`."""
+        log = (self.folder / f"{name}.log").open("ab")
+        command = [sys.executable, "-m", "celery", "-A", module, "worker", "-n", f"{name}@test"]
+        command += ["-c", str(concurrency), "-P", pool, "-l", "INFO"]
+        command += ["--without-gossip", "--without-mingle", *flags]
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=self.folder,
+            env={**os.environ, **self.env},
+            start_new_session=True,
+        )
+        log.close()
+        self.workers.append(process)
+        return process
+
+    def ready(self, app: Celery, count: int = 1) -> None:
+        """Waits until `count` workers answer a ping."""
+        try:
+            until(
+                lambda: len(app.control.ping(timeout=0.5)) >= count, f"{count} workers answer"
+            )
+        except AssertionError:
+            raise AssertionError(self.logs()) from None
+
+    def logs(self) -> str:
+        """The end of every log, for a failure's message."""
+        return "\n".join(
+            f"== {path.name}\n{path.read_text()[-6000:]}" for path in self.folder.glob("*.log")
+        )
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            ended_by_pid(worker)
+        self.simulator.stop()
+
+
+@pytest.fixture
+def stack(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Stack]:
+    """A simulator and an environment; workers are started by the test."""
+    simulator = Simulator(tmp_path)
+    env = {
+        "OPENAI_API_KEY": "simulator",
+        "OPENAI_BASE_URL": simulator.base_url,
+        "LOWTIDE_REDIS_URL": redis_url,
+        "LOWTIDE_HOME": str(tmp_path / "home"),
+        "LOWTIDE_MAX_WAIT": "0.3s",
+        "LOWTIDE_TICK": "0.1s",
+        "LOWTIDE_POLL_MIN": "0.1s",
+        "LOWTIDE_RETRY_DELAY": "0.2s",
+        "PYTHONPATH": str(ROOT),
+    }
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    stack = Stack(tmp_path, redis_url, simulator, env)
+    yield stack
+    stack.stop()
+
+
+def rt_of(app: Celery) -> runtime.Runtime:
+    """The runtime of the test's own process: for looking into ledger and buffers."""
+    return runtime.of(app)
