@@ -88,7 +88,9 @@ class Buffer:
     def remove(self, lane_key: str, custom_ids: Sequence[str]) -> list[str]:
         """Takes requests out of the lane's open buffer, as for a revoked or escalated call.
 
-        Their task entries stay, so that a redelivered message does not bring them back.
+        Their task entries stay, so that a redelivered message does not bring them back. Whether
+        a request was there is told once: note first what becomes of it (the ledger refuses it in
+        a later batch), then remove it, so that an answer that is lost loses nothing.
 
         Returns:
             The custom_ids that were there; the others are sealed or gone already.

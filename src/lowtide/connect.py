@@ -13,7 +13,6 @@ from redis.retry import Retry
 from lowtide.errors import SettingsError
 
 _CONNECTIONS = 64
-_WAIT_FOR_CONNECTION = 20.0
 _clients: dict[tuple[str, bool, int], Redis] = {}
 _lock = threading.Lock()
 
@@ -51,7 +50,7 @@ def _client(url: str, *, short: bool) -> Redis:
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=_CONNECTIONS,
-            timeout=min(seconds, _WAIT_FOR_CONNECTION),
+            timeout=seconds,  # for a connection that another thread gives back
             socket_timeout=seconds,
             socket_connect_timeout=min(seconds, 5.0),
             retry=retry,
@@ -60,6 +59,9 @@ def _client(url: str, *, short: bool) -> Redis:
         raise SettingsError(
             f"LOWTIDE_REDIS_URL is not a Redis URL ({error}); write redis://host:6379/0."
         ) from None
+    reqs = pool.connection_kwargs.get("ssl_cert_reqs")
+    if isinstance(reqs, str):  # a broker's URL may say CERT_REQUIRED, as Celery documents it
+        pool.connection_kwargs["ssl_cert_reqs"] = reqs.removeprefix("CERT_").lower()
     pool.connection_kwargs["decode_responses"] = False  # lines are bytes, whatever the URL says
     return Redis(connection_pool=pool)
 

@@ -6,8 +6,9 @@ local PREFIX, LANE, NONCE, TTL = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 
 local function summarize(b, state)
   local key = PREFIX .. 'batch:' .. b.batch
-  redis.call('HSET', key, 'lane', LANE, 'state', state, 'requests', b.requests)
+  redis.call('HSET', key, 'lane', LANE, 'state', state)
   redis.call('EXPIRE', key, TTL)
+  redis.call('SADD', LANES, LANE)
 end
 
 local function save(b, how)
@@ -34,5 +35,6 @@ local function close(b)
   redis.call('ZREM', TIMERS, 'seal:' .. LANE)
   redis.call('ZADD', TIMERS, seconds(NOW), 'submit:' .. b.batch)
   summarize(b, 'SEALED')
+  redis.call('HSET', PREFIX .. 'batch:' .. b.batch, 'requests', b.requests)
   return b.batch
 end
