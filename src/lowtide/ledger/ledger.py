@@ -8,10 +8,11 @@ from lowtide.clock import Clock
 from lowtide.errors import LowtideError
 from lowtide.ledger import migrate
 from lowtide.ledger.batches import BatchVerbs
+from lowtide.ledger.claims import ClaimVerbs
 from lowtide.ledger.engine import Database
 from lowtide.ledger.money import MoneyQueries
 from lowtide.ledger.record import RecordVerbs
-from lowtide.ledger.requests import RequestVerbs
+from lowtide.ledger.requests import RequestQueries
 from lowtide.ledger.requeue import RequeueVerbs
 from lowtide.ledger.tables import BATCHES, REQUESTS
 from lowtide.ledger.transitions import FINAL
@@ -19,7 +20,7 @@ from lowtide.ledger.transitions import FINAL
 _PURGE_AT_ONCE = 20
 
 
-class Ledger(RecordVerbs, BatchVerbs, RequeueVerbs, RequestVerbs, MoneyQueries):
+class Ledger(RecordVerbs, BatchVerbs, RequeueVerbs, ClaimVerbs, RequestQueries, MoneyQueries):
     """Batches, requests and money, in SQLite or PostgreSQL.
 
     One verb per change of state, each one transaction that is safe to run again. It connects

@@ -1,0 +1,159 @@
+"""The verbs that deliver requests: claim, settle, unclaim.
+
+On PostgreSQL each first locks its rows by their key alone and judges them here: its planner
+cannot know how many rows of a new batch have no outcome, and guesses plans that read them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import fields
+from typing import Any
+
+from sqlalchemy import ARRAY, Column, Connection, bindparam, func, literal, select, update
+
+from lowtide.clock import Clock
+from lowtide.ledger import sql
+from lowtide.ledger.engine import Database
+from lowtide.ledger.rows import ClaimedRow, Outcome
+from lowtide.ledger.tables import REQUESTS
+from lowtide.ledger.transitions import RequestState, check_outcome
+
+_ROW = REQUESTS.c
+_OUTCOME = tuple(field.name for field in fields(Outcome))
+_LONGEST_TEXT = 2_000
+_LARGEST_COUNT = 2**31 - 1
+_UNCLAIMED: dict[str, Any] = {"claim": None, "claim_until": None}
+
+
+class ClaimVerbs:
+    """The part of the ledger that is about delivery; see `Ledger`."""
+
+    _db: Database
+    _clock: Clock
+
+    def claim(
+        self, batch_id: str, custom_ids: Collection[str], owner: str, ttl: float
+    ) -> list[ClaimedRow]:
+        """Takes the sole right to deliver requests.
+
+        Args:
+            batch_id: The batch that they must be in.
+            custom_ids: Which.
+            owner: Who claims: the fencing token that `settle` asks for, so it must be unique to
+                this run of the step. A claim of the same owner that still runs counts too.
+            ttl: Seconds after which another may claim what has no outcome.
+
+        Returns:
+            Those that have no outcome and no running claim, by custom_id.
+        """
+        now = self._clock.now()
+        query = (
+            select(_ROW.custom_id, _ROW.blob, _ROW.attempt)
+            .add_columns(_ROW.batch_id, _ROW.state, _ROW.claim, _ROW.claim_until)
+            .where(sql.among(self._db, _ROW.custom_id, custom_ids))
+            .order_by(_ROW.custom_id)  # one order, so that two claimers do not deadlock
+            .with_for_update(skip_locked=True)  # locked: somebody else is claiming it
+        )
+        with self._db.write() as connection:
+            free = [
+                ClaimedRow(row.custom_id, row.blob, row.attempt)
+                for row in connection.execute(query)
+                if row.batch_id == batch_id
+                and row.state == RequestState.RECORDED
+                and (row.claim is None or row.claim_until <= now)
+            ]
+            which = sql.among(self._db, _ROW.custom_id, [row.custom_id for row in free])
+            taken = update(REQUESTS).where(which)
+            connection.execute(taken.values(claim=owner, claim_until=now + ttl))
+        return free
+
+    def unclaim(self, custom_ids: Collection[str], owner: str) -> int:
+        """Gives claims back, so that another can deliver at once; returns how many."""
+        with self._db.write() as connection:
+            ours = self._ours(connection, custom_ids, owner)
+            given = update(REQUESTS).where(sql.among(self._db, _ROW.custom_id, ours))
+            connection.execute(given.values(_UNCLAIMED))
+        return len(ours)
+
+    def settle(self, owner: str, outcomes: Sequence[Outcome]) -> int:
+        """Writes outcomes of requests that `owner` has claimed, and ends the claims.
+
+        Returns:
+            How many were written; requests that have an outcome already, or that somebody else
+            has claimed since, are left alone.
+
+        Raises:
+            StateError: The state of an outcome is none.
+        """
+        for outcome in outcomes:
+            check_outcome(outcome.custom_id, outcome.state)
+        with self._db.write() as connection:
+            ours = self._ours(connection, {each.custom_id for each in outcomes}, owner)
+            rows = [_clean(outcome) for outcome in outcomes if outcome.custom_id in ours]
+            if rows:
+                write = _write_each if self._db.sqlite else _write_at_once
+                write(connection, rows, self._clock.now())
+        return len(ours)
+
+    def _ours(self, connection: Connection, custom_ids: Collection[str], owner: str) -> set[str]:
+        """Those of `custom_ids` that `owner` has claimed and that have no outcome, locked."""
+        query = (
+            select(_ROW.custom_id, _ROW.state, _ROW.claim)
+            .where(sql.among(self._db, _ROW.custom_id, custom_ids))
+            .order_by(_ROW.custom_id)
+            .with_for_update()
+        )
+        return {
+            row.custom_id
+            for row in connection.execute(query)
+            if row.claim == owner and row.state == RequestState.RECORDED
+        }
+
+
+def _write_each(connection: Connection, rows: list[tuple[Any, ...]], now: float) -> None:
+    """SQLite: one prepared statement, run for each row inside the driver."""
+    statement = (
+        update(REQUESTS)
+        .where(_ROW.custom_id == bindparam("which"))
+        .values({name: bindparam(f"new_{name}") for name in _OUTCOME[1:]})
+        .values(done_at=bindparam("now"), **_UNCLAIMED)
+    )
+    names = ["which", *(f"new_{name}" for name in _OUTCOME[1:]), "now"]
+    connection.execute(statement, [dict(zip(names, (*row, now), strict=True)) for row in rows])
+
+
+def _write_at_once(connection: Connection, rows: list[tuple[Any, ...]], now: float) -> None:
+    """PostgreSQL: one statement that takes each column as an array."""
+    columns = [_ROW[name] for name in _OUTCOME]
+    arrays = [
+        literal(list(values), ARRAY(column.type))
+        for column, values in zip(columns, zip(*rows, strict=True), strict=True)
+    ]
+    new = (
+        func.unnest(*arrays)
+        .table_valued(*(Column(column.name, column.type) for column in columns))
+        .render_derived(name="new")
+    )
+    statement = (
+        update(REQUESTS)
+        .where(_ROW.custom_id == new.c.custom_id)
+        .values({name: new.c[name] for name in _OUTCOME[1:]})
+        .values(done_at=now, **_UNCLAIMED)
+    )
+    connection.execute(statement)
+
+
+def _clean(outcome: Outcome) -> tuple[Any, ...]:
+    """The values as every database takes them: a provider's texts and counts can be anything."""
+    return tuple(_clean_value(getattr(outcome, name)) for name in _OUTCOME)
+
+
+def _clean_value(value: Any) -> Any:
+    if type(value) is str and not (value.isascii() and len(value) <= _LONGEST_TEXT):
+        value = value[:_LONGEST_TEXT].encode("utf-8", "replace").decode()
+    if type(value) is str:
+        return value.replace("\0", "")
+    if type(value) is int:
+        return max(-_LARGEST_COUNT, min(value, _LARGEST_COUNT))
+    return value
