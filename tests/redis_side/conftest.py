@@ -49,3 +49,20 @@ def real_buffer(redis: Redis) -> Callable[..., Buffer]:
 def no_nonce(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batch ids follow from the time: see `support.batch_id`."""
     monkeypatch.setattr(secrets, "randbits", lambda bits: 0)
+
+
+@pytest.fixture
+def trips(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Tells how often something was sent to the server so far: a pipeline is sent once."""
+    from redis.connection import AbstractConnection
+
+    sent = [0]
+    send = AbstractConnection.send_packed_command
+
+    def counting(self: Any, command: Any, *args: Any, **options: Any) -> Any:
+        sent[0] += 1
+        return send(self, command, *args, **options)
+
+    redis.ping()
+    monkeypatch.setattr(AbstractConnection, "send_packed_command", counting)
+    return lambda: sent[0]
