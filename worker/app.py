@@ -5,12 +5,8 @@ from __future__ import annotations
 import pkgutil
 
 from celery import Celery
-from dotenv import load_dotenv
 
 import tasks
-
-# The provider's SDK reads OPENAI_* from the environment alone; `.env` is for them too.
-load_dotenv(".env")
 
 app = Celery("worker")
 app.config_from_object("config.celeryconfig")

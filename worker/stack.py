@@ -38,13 +38,13 @@ class Plan:
     env: Mapping[str, str]
     workers: int = 2
     flower: bool = True
-    turnaround: str = "fixed:10"
+    turnaround: str = "10s"
     redis_url: str | None = None
 
     @property
     def simulated(self) -> bool:
         """Whether the simulator stands in for a provider, as no key is there."""
-        return not self.env.get("OPENAI_API_KEY")
+        return not (self.env.get("OPENAI_API_KEY") or self.env.get("LOWTIDE_ACCOUNTS"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def _simulator(plan: Plan, env: Mapping[str, str], port: int) -> Program:
         "--delay",
         plan.turnaround,
     ]
-    return Program("simulator", command, dict(env), ready_port=port)
+    return Program("simulator", command, dict(env), ready_line="READY lowtide-simulator")
 
 
 def _worker(number: int, env: Mapping[str, str]) -> Program:

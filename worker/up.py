@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("make up", description=__doc__)
     parser.add_argument("--workers", type=int, default=2, help="worker processes (2)")
     parser.add_argument(
-        "--delay", default="fixed:10", help="how long the simulator takes for a batch (fixed:10)"
+        "--delay", default="10s", help="how long the simulator takes for a batch (10s)"
     )
     return parser
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from lowtide.ledger.rows import BatchRow
 from lowtide.runtime import Runtime
+from lowtide.shown import duration
 
 _BATCHES = 10_000
 
@@ -129,12 +130,3 @@ def _expected(now: Snapshot) -> str:
     left = max(0.0, now.expected_end - time.time())
     clock = time.strftime("%H:%M:%S", time.localtime(now.expected_end))
     return f" · end expected at {clock}, in {duration(left)}"
-
-
-def duration(seconds: float) -> str:
-    """Such as "8 s", "12 min" or "3.5 h"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lowtide.ledger.rows import BatchRow, CostRow
+from lowtide.shown import dollars, duration
 from worker.demo.estimate import Estimate
-from worker.demo.progress import duration
 from worker.demo.texts import Description
 
 SHOWN = 12
@@ -84,11 +84,6 @@ def money(console: Console, total: CostRow, *, simulated: bool) -> None:
     )
     if total.unpriced:
         console.print(f"The price of {total.unpriced} answers is unknown and not counted.")
-
-
-def dollars(amount: float) -> str:
-    """US dollars, with enough digits for small sums."""
-    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4f}"
 
 
 def _or_unknown(amount: float | None) -> str:

@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _prepare(options: argparse.Namespace, console: Console) -> Demo:
     outer = outer_environment()
-    live = bool(outer.get("OPENAI_API_KEY"))
+    live = bool(outer.get("OPENAI_API_KEY") or outer.get("LOWTIDE_ACCOUNTS"))
     # What was paid for is kept until it is delivered; a simulated run starts from nothing.
     folder = settings.load().home / ("demo-live" if live else f"demo-{os.getpid()}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def _prepare(options: argparse.Namespace, console: Console) -> Demo:
         "LOWTIDE_BROKER_URL": "",
         "LOWTIDE_RESULT_BACKEND": "",
     }
-    plan = Plan(home=folder, env={**outer, **own}, turnaround="fixed:4")
+    plan = Plan(home=folder, env={**outer, **own}, turnaround="4s")
     log = PrefixedLog(None, folder / "demo.log")
     return Demo(console, options, folder, plan, log, descriptions()[: options.limit])
 

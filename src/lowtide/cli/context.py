@@ -1,0 +1,73 @@
+"""What the commands share: the app that they look at, and the options to choose it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import orjson
+import typer
+from celery import Celery
+from rich.console import Console
+
+from lowtide import settings
+from lowtide.errors import LowtideError
+from lowtide.runtime import Runtime, of
+
+AppOption = Annotated[
+    str | None,
+    typer.Option(
+        "--app",
+        "-A",
+        envvar="APP",
+        help="Your Celery app, as `celery -A` takes it. Without it: the addresses in the settings.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def celery_app(name: str | None) -> Celery:
+    """The app of that name, or one that has nothing but the settings' addresses.
+
+    Raises:
+        LowtideError: It cannot be imported.
+    """
+    if name is None:
+        known = settings.load()
+        redis = known.redis_url or "redis://localhost:6379/0"
+        app = Celery(
+            "lowtide",
+            broker=known.broker_url or redis,
+            backend=known.result_backend or redis,
+            set_as_current=False,
+        )
+        # A plain app stands for a worker's app, whose expiry it cannot know.
+        app.conf.update(result_expires=0)
+        return app
+    from celery.app.utils import find_app
+
+    try:
+        found: Celery = find_app(name)
+        found.finalize()
+        _ = found.conf.broker_url
+    except LowtideError:
+        raise
+    except Exception as error:
+        raise LowtideError(
+            f"The Celery app {name!r} cannot be imported: {type(error).__name__}: {error}."
+        ) from error
+    return found
+
+
+def runtime(name: str | None) -> Runtime:
+    """Lowtide's parts for that app."""
+    return of(celery_app(name))
+
+
+def console() -> Console:
+    """Where tables go."""
+    return Console(highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode())

@@ -1,0 +1,93 @@
+"""The tree of commands; each is imported when it is used, so that `lowtide` starts fast."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from lowtide.errors import LowtideError
+
+_COMMANDS = {
+    "doctor": "lowtide.cli.doctor:doctor",
+    "status": "lowtide.cli.status:status",
+    "flush": "lowtide.cli.flush:flush",
+    "worker": "lowtide.cli.worker:worker",
+    "settings": "lowtide.cli.settings:settings",
+    "simulate": "lowtide.simulator.cli:simulate",
+}
+"""Where each command's function is, as "module:name"."""
+_EXTRAS = {"simulate": "simulator"}
+
+
+class _Commands(TyperGroup):
+    """Commands by name, in the order of `_COMMANDS`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the framework's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        place = _COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        if cmd_name not in self.commands:
+            single = typer.Typer(add_completion=False, **_STYLE)
+            single.command(cmd_name, **_options(cmd_name))(_load(cmd_name, place))
+            self.commands[cmd_name] = typer.main.get_command(single)
+        return self.commands[cmd_name]
+
+
+_STYLE: dict[str, Any] = {"rich_markup_mode": "rich", "pretty_exceptions_enable": False}
+app = typer.Typer(cls=_Commands, no_args_is_help=True, **_STYLE)
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - the framework's signature
+    if wanted:
+        typer.echo(version("lowtide"))
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Celery tasks at Batch-API price."""
+
+
+def _options(name: str) -> dict[str, Any]:
+    if name != "worker":
+        return {}
+    # What follows is for `celery worker`, its --help included.
+    return {
+        "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+        "add_help_option": True,
+    }
+
+
+def _load(name: str, place: str) -> Any:
+    module, _, function = place.partition(":")
+    try:
+        return getattr(import_module(module), function)
+    except ModuleNotFoundError as error:
+        if name not in _EXTRAS:
+            raise
+        return _missing(name, error.name or "a package")
+
+
+def _missing(name: str, package: str) -> Any:
+    """A command whose packages are not installed: says which, when it is used."""
+
+    def command() -> None:
+        raise LowtideError(
+            f"`lowtide {name}` needs {package}: pip install 'lowtide[{_EXTRAS[name]}]'."
+        )
+
+    command.__doc__ = f"(needs lowtide[{_EXTRAS[name]}])"
+    return command

@@ -1,0 +1,93 @@
+"""Broker, result backend and workers, as Celery sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from celery.backends.base import DisabledBackend
+from kombu.exceptions import OperationalError
+
+from lowtide.doctor.finding import Finding, bad, first_line, good, risky
+from lowtide.runtime import Runtime
+from lowtide.shown import without_password
+
+_SECONDS = 3.0
+_WINDOW = 48 * 3600.0
+"""A batch takes up to 24 hours, and may be sent once more."""
+
+
+def broker(runtime: Runtime) -> list[Finding]:
+    """Whether messages can be sent."""
+    with runtime.app.connection_for_write() as connection:
+        url = connection.as_uri()
+        try:
+            connection.ensure_connection(
+                max_retries=1, timeout=_SECONDS, reraise_as_library_errors=True
+            )
+        except (OperationalError, OSError) as error:
+            advice = "Start the broker there, or set LOWTIDE_BROKER_URL (broker_url of your app)."
+            return [bad("Broker", f"{url}: {first_line(error)}", advice)]
+    return [good("Broker", url)]
+
+
+def results(runtime: Runtime) -> list[Finding]:
+    """Whether results are kept, and long enough."""
+    part = "Result backend"
+    backend = runtime.app.backend
+    if isinstance(backend, DisabledBackend):
+        advice = "Set LOWTIDE_RESULT_BACKEND (result_backend of your app)."
+        return [risky(part, "none: tasks run, but nobody can read their results", advice)]
+    url = without_password(str(backend.as_uri()))
+    try:
+        backend.get_task_meta("lowtide-doctor", cache=False)
+    except Exception as error:
+        advice = "Start it, or set LOWTIDE_RESULT_BACKEND (result_backend of your app)."
+        return [bad(part, f"{url}: {first_line(error)}", advice)]
+    return [good(part, url), _expiry(runtime)]
+
+
+def _expiry(runtime: Runtime) -> Finding:
+    part = "Result expiry"
+    conf = runtime.app.conf
+    result = _seconds(conf.result_expires)
+    chord = _seconds(conf.result_chord_expires) or result
+    short = [
+        f"{name} is {seconds / 3600:.0f} h"
+        for name, seconds in (("result_expires", result), ("chords' expiry", chord))
+        if seconds and seconds < _WINDOW
+    ]
+    if short:
+        return bad(
+            part,
+            f"{' and '.join(short)}: a chord that waits for a slow batch would hang for ever",
+            f"Set result_expires of the Celery app to at least {_WINDOW:.0f} seconds.",
+        )
+    kept = f"results are kept for {result / 86400:.0f} days" if result else "results never expire"
+    return good(part, kept)
+
+
+def workers(runtime: Runtime) -> list[Finding]:
+    """Whether somebody works, and works on the pipeline."""
+    part, queue = "Workers", runtime.settings.queue
+    try:
+        found = runtime.app.control.inspect(timeout=1.5).active_queues() or {}
+    except (OperationalError, OSError) as error:
+        return [bad(part, f"cannot be asked: {first_line(error)}", "See the broker, above.")]
+    if not found:
+        advice = "Start one: `celery -A your_app worker`, or here `make up`."
+        return [bad(part, "none answers", advice)]
+    on_pipeline = sorted(name for name, queues in found.items() if _consumes(queues, queue))
+    if not on_pipeline:
+        advice = f"Let one consume it: `celery -A your_app worker -Q celery,{queue}`."
+        return [bad(part, f"{len(found)} answer, none consumes the queue {queue!r}", advice)]
+    return [good(part, f"{len(found)} answer; on the queue {queue!r}: {', '.join(on_pipeline)}")]
+
+
+def _consumes(queues: list[Mapping[str, Any]], name: str) -> bool:
+    return any(queue.get("name") == name for queue in queues)
+
+
+def _seconds(value: Any) -> float:
+    """Celery takes numbers and timedeltas; 0 = never."""
+    return float(value.total_seconds() if hasattr(value, "total_seconds") else value or 0)

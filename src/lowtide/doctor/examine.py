@@ -1,0 +1,38 @@
+"""All checks, one after the other; none of them keeps another from being made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from lowtide.doctor import celery_checks, provider_checks, redis_checks, store_checks
+from lowtide.doctor.finding import Finding, bad, first_line
+from lowtide.errors import LowtideError
+from lowtide.runtime import Runtime
+
+Check = Callable[[Runtime], list[Finding]]
+
+CHECKS: dict[str, Check] = {
+    "Broker": celery_checks.broker,
+    "Redis": redis_checks.redis,
+    "Database": store_checks.database,
+    "Result backend": celery_checks.results,
+    "Provider": provider_checks.providers,
+    "Workers": celery_checks.workers,
+    "Clocks": store_checks.clocks,
+}
+"""Each check by the part that it looks at."""
+
+
+def examine(runtime: Runtime) -> Iterator[Finding]:
+    """Looks at every part.
+
+    Yields:
+        What was found, as soon as it is known.
+    """
+    for part, check in CHECKS.items():
+        try:
+            yield from check(runtime)
+        except LowtideError as error:
+            yield bad(part, error.message, "Set it right and run `lowtide doctor` again.")
+        except Exception as error:
+            yield bad(part, f"{type(error).__name__}: {first_line(error)}", "This is unexpected.")
