@@ -27,16 +27,16 @@ class LowtideStep(bootsteps.StartStopStep):
         self.quiet_until = 0.0
         queues = consumer.app.amqp.queues
         # A worker that was given -Q consumes what it was told to, no more.
-        if queues._consume_from is None:
+        if queues._consume_from is None:  # noqa: SLF001 - Celery has no public name for it
             queues.select_add(self.runtime.settings.queue)
 
     def start(self, consumer: Any) -> None:
         """Starts ticking. A reconnect of the consumer comes here again, after `stop`."""
         self.timer = consumer.timer.call_repeatedly(
-            self.runtime.settings.tick, self.tick, (consumer,), priority=10
+            self.runtime.settings.tick, self.tick, priority=10
         )
 
-    def stop(self, consumer: Any) -> None:
+    def stop(self, consumer: Any) -> None:  # noqa: ARG002 - Celery's signature
         """Ends ticking; called more than once by Celery."""
         timer, self.timer = self.timer, None
         if timer is not None:
@@ -45,7 +45,7 @@ class LowtideStep(bootsteps.StartStopStep):
 
     shutdown = terminate = stop
 
-    def tick(self, consumer: Any) -> None:
+    def tick(self) -> None:
         """Claims what is due and sends it. Never raises: the hub would restart the consumer."""
         try:
             tick(self.runtime)

@@ -31,6 +31,7 @@ _STATES = {
     "SUCCESS": RequestState.DELIVERED,
     "SKIPPED": RequestState.DELIVERED,
     "RETRY": RequestState.DELIVERED,
+    "IGNORED": RequestState.DELIVERED,
     "FAILURE": RequestState.FAILED,
     "REVOKED": RequestState.REVOKED,
     "CONTINUED": RequestState.CONTINUED,
@@ -94,6 +95,10 @@ def _deliver_slice(
         if each.state in _STATES
     ]
     rt.ledger.settle(claim, settled)
+    later = [each.custom_id for each in resumed if each.state not in _STATES]
+    if later:
+        rt.ledger.unclaim(later, claim)
+        logger.warning("Batch %s: %d answers are delivered later", batch.id, len(later))
     task_of = {item.request.custom_id: item.request.task_id for item in items}
     rt.buffer.forget([task_of[each.custom_id] for each in resumed if each.state in _OVER])
 

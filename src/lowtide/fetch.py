@@ -93,9 +93,7 @@ def fetch(rt: Runtime, batch_id: str) -> Next | None:
         if batch is None or batch.state not in ("ENDED", "FETCHED"):
             return None
         settings = rt.settings
-        writer = SliceWriter(
-            rt.slices, batch_id, most=settings.slice_requests, ttl=_SLICE_TTL
-        )
+        writer = SliceWriter(rt.slices, batch_id, most=settings.slice_requests, ttl=_SLICE_TTL)
         settling = Settling(
             rt, lease, batch, rt.ledger.attempt(batch_id), rt.ledger.ids(batch_id), writer
         )
@@ -177,8 +175,7 @@ def _failed_validation(settling: Settling) -> None:
     elif len(rest) == 1:
         first = errors[0] if errors else None
         message = first.message if first else "The provider failed the batch without a reason."
-        code = first.code if first else None
-        settling.fail(rest[0], "BatchFailed", message, {"code": code})
+        settling.fail(rest[0], "BatchFailed", message, {"code": first.code if first else None})
     else:
         _bisect(settling, rest, errors)
 
@@ -189,9 +186,7 @@ def _named(settling: Settling, errors: Collection[BatchError]) -> dict[str, Batc
     if not numbered:
         return {}
     sent = [
-        custom_id
-        for chunk in settling.rt.ledger.lines(settling.batch.id)
-        for custom_id, _ in chunk
+        custom_id for chunk in settling.rt.ledger.lines(settling.batch.id) for custom_id, _ in chunk
     ]
     return {
         sent[number - 1]: error
@@ -226,11 +221,9 @@ def _send_again(settling: Settling) -> None:
         return
     rt = settling.rt
     reasons = Counter(settling.again.values())
-    reason = ", ".join(f"{code} × {count}" for code, count in reasons.most_common(3))
+    reason = ", ".join(f"{code} ({count})" for code, count in reasons.most_common(3))
     at = rt.clock.now() + backoff(settling.attempt, rt.settings.retry_delay)
-    new_id = rt.ledger.requeue(
-        settling.lease, list(settling.again), reason=reason, not_before=at
-    )
+    new_id = rt.ledger.requeue(settling.lease, list(settling.again), reason=reason, not_before=at)
     if new_id is not None:
         rt.timers.arm("submit", new_id, at)
         _note_move(settling, new_id)

@@ -12,7 +12,7 @@ from celery.utils.log import get_logger
 from lowtide.errors import LedgerUnavailable, StateError
 
 if TYPE_CHECKING:
-    from lowtide.ledger import Ledger, Lease
+    from lowtide.ledger import Lease, Ledger
     from lowtide.runtime import Runtime
 
 logger = get_logger(__name__)

@@ -52,7 +52,6 @@ class Failed:
         return kind(self.message, self.details)
 
 
-
 def _size(outcome: Answered | Failed) -> int:
     return len(outcome.body) if isinstance(outcome, Answered) else len(outcome.message) + 200
 

@@ -21,7 +21,9 @@ from lowtide.clock import Clock, SystemClock
 if TYPE_CHECKING:
     from redis import Redis
 
-    from lowtide.buffer import Buffer, Where
+    from lowtide.buffer import Buffer
+    from lowtide.envelope import Outcome
+    from lowtide.held import Where
     from lowtide.lane import Lane
     from lowtide.ledger import Ledger
     from lowtide.providers import Provider
@@ -54,7 +56,7 @@ def install(app: Celery) -> Runtime:
 
 def of(app: Celery | None = None) -> Runtime:
     """The runtime of `app`, the current app by default."""
-    return install(app or current_app._get_current_object())
+    return install(app or current_app._get_current_object())  # noqa: SLF001
 
 
 class Runtime:
@@ -154,7 +156,7 @@ class Runtime:
         return f"{os.uname().nodename}:{os.getpid()}:{threading.get_ident()}"
 
     def accept(self, requests: Sequence[Request]) -> None:
-        """Puts requests into their lanes' buffers; those that are there already are left as they are.
+        """Puts requests into their lanes' buffers; those already there are left as they are.
 
         Buffers that became full are sent on at once.
 
@@ -191,20 +193,26 @@ class Runtime:
         """Where a task's request is now, None when lowtide holds none."""
         return self.buffer.where([task_id])[0]
 
-    def answers(self, task_id: str, retries: int) -> list[tuple[str, dict[str, Any]]]:
-        """The answers that an earlier try of a generator got before its last step.
+    def answers(self, task_id: str, retries: int) -> list[Outcome]:
+        """How the requests of a generator's earlier try ended, but for its last one.
+
+        A retry need not ask, and pay, again for what was answered before the step that failed.
 
         Args:
             task_id: The task.
             retries: Number of the try, counted from 0.
 
         Returns:
-            (endpoint, response body) of each step but the last one.
+            (endpoint, response body) or the error of each step, oldest first.
         """
         from lowtide.envelope import answers_of
 
-        rows = [row for row in self.ledger.task(task_id) if row.custom_id.split(".")[-2] == str(retries)]
-        if not rows:
+        steps: dict[int, str] = {}
+        for row in self.ledger.task(task_id):
+            _, made_by, step = row.custom_id.rsplit(".", 2)
+            if made_by == str(retries):
+                steps[int(step)] = row.custom_id
+        if not steps:
             return []
-        last = max(rows, key=lambda row: int(row.custom_id.rsplit(".", 1)[1]))
-        return answers_of(last.blob)
+        last = steps[max(steps)]
+        return answers_of(self.ledger.blobs([last])[last])

@@ -4,58 +4,19 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lowtide.durations import parse_duration, parse_size
 from lowtide.errors import SettingsError
 from lowtide.lane import Lane
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-_SIZES = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", re.IGNORECASE)
 PREFIX = "LOWTIDE_"
-
-
-def parse_duration(value: Any) -> float:
-    """Seconds from `30`, "30s", "1h30m", "250ms" or "7d".
-
-    Raises:
-        ValueError: `value` is none of these, or negative.
-    """
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
-    else:
-        text = str(value).strip().lower()
-        parts = _DURATION.findall(text)
-        if parts and _DURATION.sub("", text).strip() == "":
-            seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-        else:
-            try:
-                seconds = float(text)
-            except ValueError:
-                raise ValueError(f"{value!r} is not a duration; write 30s, 6h or seconds") from None
-    if not 0 <= seconds < float("inf"):
-        raise ValueError(f"{value!r} is not a duration of zero or more seconds")
-    return seconds
-
-
-def parse_size(value: Any) -> int:
-    """A count or bytes from `50000`, "100MB" or "50k" (powers of 1,000).
-
-    Raises:
-        ValueError: `value` is none of these.
-    """
-    match = _SIZE.fullmatch(str(value).strip())
-    if match is None:
-        raise ValueError(f"{value!r} is not a size; write 100MB, 50k or a number")
-    return int(float(match[1]) * _SIZES[match[2].lower()])
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
@@ -78,6 +39,16 @@ class LaneOverride(BaseModel, extra="forbid"):
     max_bytes: Annotated[Size, Field(ge=1, le=200_000_000)] | None = None
     max_tokens: Annotated[Size, Field(ge=1)] | None = None
     max_wait: Duration | None = None
+
+
+class Account(BaseModel, extra="forbid"):
+    """How one provider account is reached; what is unset is read as the SDK reads it."""
+
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    api_key_env: str | None = None
+    organization: str | None = None
+    project: str | None = None
 
 
 class Settings(BaseSettings):
@@ -118,10 +89,20 @@ class Settings(BaseSettings):
         default_factory=dict,
         description='Thresholds by lane, model or account, as JSON: {"gpt-5": {"max_wait": "10m"}}',
     )
+    accounts: dict[str, Account] = Field(
+        default_factory=lambda: {"default": Account()},
+        description='Provider accounts by name, as JSON: {"eu": {"base_url": "…", '
+        '"api_key_env": "EU_KEY"}}; "default" reads OPENAI_API_KEY and OPENAI_BASE_URL',
+    )
     poll_min: Duration = Field(default=5.0, description="Shortest time between two status calls")
-    poll_max: Duration = Field(default=300.0, description="Longest time between two status calls")
+    poll_max: Duration = Field(default=1800.0, description="Longest time between two status calls")
     tick: Duration = Field(default=1.0, description="How often each worker looks for due work")
     lease: Duration = Field(default=60.0, description="How long a replica may hold one step")
+    adopt_wait: Duration = Field(
+        default=120.0,
+        description="How long a batch whose creation is in doubt is looked for before it is "
+        "created again",
+    )
     retry_delay: Duration = Field(
         default=10.0, description="First wait before a failed line or step is tried again"
     )

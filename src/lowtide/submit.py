@@ -23,8 +23,8 @@ from lowtide.errors import (
     ProviderError,
     ProviderUnavailable,
 )
-from lowtide.leases import held
 from lowtide.lane import Lane
+from lowtide.leases import held
 from lowtide.ledger import NewBatch, NewRequest
 from lowtide.pipeline import Next
 from lowtide.request import unpack
@@ -53,7 +53,8 @@ def submit(rt: Runtime, batch_id: str) -> Next | None:
         StateError: Another replica holds the batch.
         ProviderError: The provider failed in passing; the batch waits.
     """
-    if record(rt, batch_id) is None:
+    known = record(rt, batch_id)
+    if known is None or known.state not in _STEPS:
         return None
     with held(rt, batch_id) as lease:
         batch = rt.ledger.batch(batch_id)
@@ -242,7 +243,9 @@ def _note(rt: Runtime, lease: Lease, batch: BatchRow, remote: RemoteBatch) -> Ba
 
 def _turnarounds(rt: Runtime, lane: str) -> list[float]:
     """Seconds that the lane's last batches took at the provider."""
-    return [t.ended_at - t.submitted_at for t in rt.ledger.turnarounds(lane=lane, limit=_LEARN_FROM)]
+    return [
+        t.ended_at - t.submitted_at for t in rt.ledger.turnarounds(lane=lane, limit=_LEARN_FROM)
+    ]
 
 
 def _unhold(rt: Runtime, _provider: Provider, lease: Lease, batch: BatchRow) -> BatchRow:

@@ -94,7 +94,7 @@ def _end(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> Next:
         rt.ledger.move(
             lease,
             "ENDED",
-            ended_at=remote.ended_at or rt.clock.now(),
+            ended_at=max(remote.ended_at or rt.clock.now(), batch.submitted_at or 0.0),
             provider_status=remote.status,
             output_file_id=remote.output_file_id,
             error_file_id=remote.error_file_id,

@@ -1,0 +1,117 @@
+"""One replica's runtime in this process, against a real Redis, ledger and simulator."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from celery import Celery
+
+from lowtide import runtime
+from lowtide.lane import Lane
+from lowtide.providers import Provider
+from lowtide.request import Request
+from lowtide.track import track
+from tests.plugins.stack import Simulator, until
+
+LANE = Lane("default", "/v1/chat/completions", "gpt-5-mini")
+
+
+class Interfering:
+    """A provider between lowtide and the real one, which a test lets fail where it wants.
+
+    Attributes:
+        before: Method name → called before the real call.
+        after: Method name → called with what the real call gave, after it.
+    """
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self.before: dict[str, Callable[..., Any]] = {}
+        self.after: dict[str, Callable[..., Any]] = {}
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._provider, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append(name)
+            if name in self.before:
+                self.before[name](*args, **kwargs)
+            found = real(*args, **kwargs)
+            return self.after[name](found) if name in self.after else found
+
+        return call
+
+
+@pytest.fixture(scope="session")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
+    server = Simulator(tmp_path_factory.mktemp("simulator"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def rt(
+    tmp_path: Path, redis_url: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> runtime.Runtime:
+    monkeypatch.setenv("OPENAI_API_KEY", "simulator")
+    monkeypatch.setenv("OPENAI_BASE_URL", simulator.base_url)
+    app = Celery(f"app-{uuid.uuid4().hex}", broker="memory://", backend=redis_url, set_as_current=False)
+    app.conf.lowtide = {
+        "redis_url": redis_url,
+        "home": tmp_path,
+        "max_wait": 0,
+        "poll_min": 0.05,
+        "retry_delay": 0.01,
+        "adopt_wait": 0,
+    }
+    return runtime.of(app)
+
+
+@pytest.fixture
+def provider(rt: runtime.Runtime, monkeypatch: pytest.MonkeyPatch) -> Interfering:
+    between = Interfering(rt.provider("default"))
+    monkeypatch.setattr(rt, "provider", lambda _account: between)
+    return between
+
+
+def requests(count: int, *, model: str = "gpt-5-mini", **body: Any) -> list[Request]:
+    """`count` chat requests of as many tasks, with ids that no other test has."""
+    run = uuid.uuid4().hex[:12]
+    messages = [{"role": "user", "content": "The sea is wide. It is deep too."}]
+    data = orjson.dumps({"model": model, "messages": messages, **body})
+    lane = Lane(LANE.account, LANE.endpoint, model)
+    return [
+        Request(f"{run}-{n}.0.0", f"{run}-{n}", "tests.task", lane, data, b"envelope", 20)
+        for n in range(count)
+    ]
+
+
+def sealed(rt: runtime.Runtime, given: list[Request]) -> str:
+    """The id of a sealed batch that holds `given`."""
+    assert rt.buffer.append(given).added == len(given)
+    batch_id = rt.buffer.seal(given[0].lane.key, only_if_due=False)
+    assert batch_id is not None
+    return batch_id
+
+
+def ended(rt: runtime.Runtime, batch_id: str) -> None:
+    """Tracks a submitted batch until it ended."""
+
+    def over() -> bool:
+        track(rt, [batch_id])
+        batch = rt.ledger.batch(batch_id)
+        return batch is not None and batch.state == "ENDED"
+
+    until(over, f"batch {batch_id} ended")
+
+
+def billed(simulator: Simulator, given: list[Request]) -> list[int]:
+    """How often each request was paid for."""
+    report = {row["custom_id"]: row["billed"] for row in simulator.report()["requests"]}
+    return [report.get(request.custom_id, 0) for request in given]

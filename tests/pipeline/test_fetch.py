@@ -1,0 +1,205 @@
+"""Every request that was sent is settled: answered, failed for good, or sent again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from lowtide import outcomes
+from lowtide.fetch import fetch
+from lowtide.ledger import BatchRow
+from lowtide.outcomes import Answered, Failed
+from lowtide.request import Request
+from lowtide.runtime import Runtime
+from lowtide.submit import submit
+from tests.pipeline.conftest import Interfering, ended, requests, sealed
+
+
+def settled(rt: Runtime, batch_id: str) -> dict[str, Answered | Failed]:
+    """Fetches the batch; what its slices hold, by custom_id."""
+    after = fetch(rt, batch_id)
+    assert after is not None
+    found: dict[str, Answered | Failed] = {}
+    for number in range(after.slices):
+        data = rt.slices.get(batch_id, number)
+        assert data is not None
+        found.update({outcome.custom_id: outcome for outcome in outcomes.unpack(data)})
+    return found
+
+
+def followers(rt: Runtime, batch_id: str) -> list[BatchRow]:
+    """The batches that requests of `batch_id` moved to."""
+    return [batch for batch in rt.ledger.batches() if batch.parent == batch_id]
+
+
+def rewritten(provider: Interfering, change: Any) -> None:
+    """Lets `change` rewrite the lines of each result file that is downloaded."""
+    real = provider._provider.download
+
+    def download(file_id: str, path: Path) -> int:
+        real(file_id, path)
+        path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
+        return path.stat().st_size
+
+    provider.__dict__["download"] = download
+
+
+def submitted(rt: Runtime, given: list[Request]) -> str:
+    batch_id = sealed(rt, given)
+    submit(rt, batch_id)
+    ended(rt, batch_id)
+    return batch_id
+
+
+def test_every_answer_goes_into_a_slice(rt: Runtime, provider: Interfering) -> None:
+    rt.settings.slice_requests = 4
+    given = requests(10)
+    batch_id = submitted(rt, given)
+
+    found = settled(rt, batch_id)
+
+    assert found.keys() == {request.custom_id for request in given}
+    assert all(isinstance(outcome, Answered) for outcome in found.values())
+    assert followers(rt, batch_id) == []
+    batch = rt.ledger.batch(batch_id)
+    assert batch is not None
+    assert batch.state == "FETCHED"
+
+
+def test_fetching_again_gives_the_same(rt: Runtime, provider: Interfering) -> None:
+    batch_id = submitted(rt, requests(3))
+
+    assert settled(rt, batch_id) == settled(rt, batch_id)
+
+
+def test_a_line_the_model_refuses_fails_alone(rt: Runtime, provider: Interfering) -> None:
+    given = requests(4)
+    bad = requests(1, temperature=99)
+    batch_id = submitted(rt, given + bad)
+
+    found = settled(rt, batch_id)
+
+    failed = found[bad[0].custom_id]
+    assert isinstance(failed, Failed)
+    assert failed.error == "RequestRejected"
+    assert failed.details["status"] == 400
+    assert all(isinstance(found[request.custom_id], Answered) for request in given)
+
+
+def test_missing_lines_go_again(rt: Runtime, provider: Interfering) -> None:
+    given = requests(5)
+    batch_id = submitted(rt, given)
+    rewritten(provider, lambda lines: lines[2:])
+
+    found = settled(rt, batch_id)
+
+    (again,) = followers(rt, batch_id)
+    assert len(found) == 3
+    assert rt.ledger.ids(again.id) == {r.custom_id for r in given} - found.keys()
+    assert again.state == "RECORDED"
+    assert rt.ledger.attempt(again.id) == 2
+    assert rt.timers.due_at("submit", again.id) == pytest.approx(again.next_at)
+    moved = given[[r.custom_id in found for r in given].index(False)]
+    where = rt.where(moved.task_id)
+    assert where is not None
+    assert where.batch_id == again.id
+
+
+def test_a_status_of_zero_is_no_answer(rt: Runtime, provider: Interfering) -> None:
+    batch_id = submitted(rt, requests(2))
+
+    def zero(lines: list[bytes]) -> list[bytes]:
+        first = orjson.loads(lines[0])
+        first["response"] = {"status_code": 0, "request_id": "", "body": {}}
+        return [orjson.dumps(first) + b"\n", *lines[1:]]
+
+    rewritten(provider, zero)
+
+    assert len(settled(rt, batch_id)) == 1
+    assert len(followers(rt, batch_id)) == 1
+
+
+def test_repeated_and_unknown_lines_change_nothing(rt: Runtime, provider: Interfering) -> None:
+    given = requests(2)
+    batch_id = submitted(rt, given)
+    stranger = b'{"custom_id":"x","response":{"status_code":200,"body":{}},"error":null}\n'
+    rewritten(provider, lambda lines: [*lines, stranger, b"not json\n", *lines])
+
+    found = settled(rt, batch_id)
+
+    assert found.keys() == {request.custom_id for request in given}
+    assert followers(rt, batch_id) == []
+
+
+def test_a_request_that_never_gets_an_answer_fails_after_its_last_attempt(
+    rt: Runtime, provider: Interfering
+) -> None:
+    rt.settings.max_attempts = 2
+    given = requests(1)
+    batch_id = submitted(rt, given)
+    rewritten(provider, lambda _lines: [])
+
+    assert settled(rt, batch_id) == {}
+    (again,) = followers(rt, batch_id)
+    rt.clock.sleep(max(0.0, (again.next_at or 0.0) - rt.clock.now()))
+    submit(rt, again.id)
+    ended(rt, again.id)
+    found = settled(rt, again.id)
+
+    failed = found[given[0].custom_id]
+    assert isinstance(failed, Failed)
+    assert failed.error == "AttemptsExhausted"
+    assert failed.details["attempts"] == 2
+
+
+def test_lines_named_by_a_failed_validation_fail_and_the_others_go_again(
+    rt: Runtime, provider: Interfering
+) -> None:
+    given = requests(3)
+    bad = requests(1, stream=True)
+    batch_id = submitted(rt, given + bad)
+
+    found = settled(rt, batch_id)
+
+    assert found.keys() == {bad[0].custom_id}
+    failed = found[bad[0].custom_id]
+    assert isinstance(failed, Failed)
+    assert (failed.error, failed.details["code"]) == ("RequestRejected", "streaming_unsupported")
+    (again,) = followers(rt, batch_id)
+    assert rt.ledger.ids(again.id) == {request.custom_id for request in given}
+
+
+def test_a_failure_that_names_no_line_is_halved_until_the_culprit_is_alone(
+    rt: Runtime, provider: Interfering
+) -> None:
+    given = requests(4)
+    batch_id = sealed(rt, given)
+    submit(rt, batch_id)
+    culprit = sorted(request.custom_id for request in given)[2]
+
+    def nameless(remote: Any) -> Any:
+        """A validation that fails for whichever batch holds the culprit, without saying why."""
+        import dataclasses
+
+        batch = rt.ledger.by_provider_id(remote.id)
+        if batch is None or culprit not in rt.ledger.ids(batch.id):
+            return remote
+        return dataclasses.replace(remote, status="failed", errors=(), output_file_id=None)
+
+    provider.after["status"] = nameless
+    provider.after["statuses"] = lambda found: {k: nameless(v) for k, v in found.items()}
+
+    waiting, outcome = [batch_id], {}
+    while waiting:
+        each = waiting.pop()
+        submit(rt, each)
+        ended(rt, each)
+        outcome.update(settled(rt, each))
+        waiting += [batch.id for batch in followers(rt, each)]
+
+    failed = {k for k, v in outcome.items() if isinstance(v, Failed)}
+    assert outcome.keys() == {request.custom_id for request in given}
+    assert failed == {culprit}

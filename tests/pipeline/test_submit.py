@@ -1,0 +1,228 @@
+"""A batch is created exactly once, whatever happens around the create."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lowtide.errors import AccountPaused, BatchFailed, CreateAmbiguous, ProviderUnavailable
+from lowtide.pipeline import Next
+from lowtide.runtime import Runtime
+from lowtide.submit import submit
+from tests.pipeline.conftest import Interfering, billed, ended, requests, sealed
+from tests.plugins.stack import Simulator
+
+
+class Killed(BaseException):
+    """Stands for a process that ends here."""
+
+
+def fail_once(error: BaseException) -> Any:
+    left = [error]
+
+    def hook(*_args: Any, **_kwargs: Any) -> Any:
+        if left:
+            raise left.pop()
+        return _args[0] if _args else None
+
+    return hook
+
+
+
+def state_of(rt: Runtime, batch_id: str) -> str:
+    batch = rt.ledger.batch(batch_id)
+    assert batch is not None
+    return str(batch.state)
+
+
+def test_a_sealed_batch_is_recorded_uploaded_and_created(
+    rt: Runtime, provider: Interfering, simulator: Simulator
+) -> None:
+    given = requests(25)
+    batch_id = sealed(rt, given)
+
+    after = submit(rt, batch_id)
+
+    assert after is not None
+    assert after.verb == "poll"
+    assert after.at is not None
+    assert state_of(rt, batch_id) == "SUBMITTED"
+    assert rt.buffer.sealed() == []
+    assert rt.ledger.ids(batch_id) == {request.custom_id for request in given}
+    ended(rt, batch_id)
+    assert billed(simulator, given) == [1] * 25
+
+
+def test_a_second_submit_changes_nothing(
+    rt: Runtime, provider: Interfering, simulator: Simulator
+) -> None:
+    given = requests(3)
+    batch_id = sealed(rt, given)
+    submit(rt, batch_id)
+
+    assert submit(rt, batch_id) is None
+
+    assert provider.calls.count("create") == 1
+    ended(rt, batch_id)
+    assert billed(simulator, given) == [1] * 3
+
+
+@pytest.mark.parametrize("method", ["upload", "create", "adopt"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_replica_killed_around_a_call_is_followed_by_another(
+    rt: Runtime, provider: Interfering, simulator: Simulator, method: str, when: str
+) -> None:
+    given = requests(4)
+    batch_id = sealed(rt, given)
+    if method == "adopt":
+        # An adoption needs a create in doubt before it.
+        provider.after["create"] = fail_once(CreateAmbiguous("no answer"))
+    getattr(provider, when)[method] = fail_once(Killed())
+
+    with pytest.raises(Killed):
+        submit(rt, batch_id)
+    after = submit(rt, batch_id)
+
+    assert after is not None
+    assert state_of(rt, batch_id) == "SUBMITTED"
+    ended(rt, batch_id)
+    assert billed(simulator, given) == [1] * 4
+
+
+def test_an_answer_lost_after_creating_leads_to_adoption(
+    rt: Runtime, provider: Interfering, simulator: Simulator
+) -> None:
+    given = requests(4)
+    batch_id = sealed(rt, given)
+    provider.after["create"] = fail_once(CreateAmbiguous("502"))
+
+    submit(rt, batch_id)
+
+    assert provider.calls.count("create") == 1
+    assert state_of(rt, batch_id) == "SUBMITTED"
+    ended(rt, batch_id)
+    assert billed(simulator, given) == [1] * 4
+
+
+def test_a_create_in_doubt_that_never_happened_is_made_once_the_wait_is_over(
+    rt: Runtime, provider: Interfering, simulator: Simulator
+) -> None:
+    given = requests(4)
+    batch_id = sealed(rt, given)
+    rt.settings.adopt_wait = 30.0
+    provider.before["create"] = fail_once(CreateAmbiguous("cut before it was sent"))
+
+    waits = submit(rt, batch_id)
+    assert waits is not None
+    assert waits.verb == "submit"
+    assert state_of(rt, batch_id) == "SUBMITTING"
+    assert "delete_file" not in provider.calls
+
+    rt.settings.adopt_wait = 0.0
+    submit(rt, batch_id)
+
+    assert provider.calls.count("delete_file") == 1
+    assert state_of(rt, batch_id) == "SUBMITTED"
+    ended(rt, batch_id)
+    assert billed(simulator, given) == [1] * 4
+
+
+def test_a_create_that_comes_after_its_file_was_deleted_is_not_paid(
+    rt: Runtime, provider: Interfering, simulator: Simulator
+) -> None:
+    """A replica stood still between noting the intent and creating; another one took over."""
+    given = requests(4)
+    batch_id = sealed(rt, given)
+    late: list[Any] = []
+
+    def stand_still(*args: Any, **kwargs: Any) -> None:
+        late.append((args, kwargs))
+        raise Killed
+
+    provider.before["create"] = stand_still
+    with pytest.raises(Killed):
+        submit(rt, batch_id)
+    del provider.before["create"]
+    submit(rt, batch_id)
+
+    args, kwargs = late[0]
+    provider.create(*args, **kwargs)
+
+    ended(rt, batch_id)
+    assert billed(simulator, given) == [1] * 4
+
+
+@pytest.mark.parametrize("method", ["upload", "create"])
+def test_a_passing_failure_waits_and_is_tried_again(
+    rt: Runtime, provider: Interfering, simulator: Simulator, method: str
+) -> None:
+    given = requests(2)
+    batch_id = sealed(rt, given)
+    provider.before[method] = fail_once(ProviderUnavailable("429", {"retry_after": 7.0}))
+
+    waits = submit(rt, batch_id)
+
+    assert isinstance(waits, Next)
+    assert waits.verb == "submit"
+    assert waits.at is not None
+    assert 6.0 < waits.at - rt.clock.now() < 8.0
+    submit(rt, batch_id)
+    assert state_of(rt, batch_id) == "SUBMITTED"
+    ended(rt, batch_id)
+    assert billed(simulator, given) == [1] * 2
+
+
+def test_a_paused_account_holds_the_batch_until_it_works_again(
+    rt: Runtime, provider: Interfering, simulator: Simulator
+) -> None:
+    given = requests(2)
+    batch_id = sealed(rt, given)
+    provider.before["create"] = fail_once(AccountPaused("The key is wrong; set OPENAI_API_KEY."))
+
+    submit(rt, batch_id)
+    held = rt.ledger.batch(batch_id)
+
+    assert held is not None
+    assert held.state == "HELD"
+    assert held.reason == "The key is wrong; set OPENAI_API_KEY."
+    submit(rt, batch_id)
+    assert state_of(rt, batch_id) == "SUBMITTED"
+    assert provider.calls.count("upload") == 1
+    ended(rt, batch_id)
+    assert billed(simulator, given) == [1] * 2
+
+
+def test_a_refused_batch_ends_so_that_its_tasks_are_told(
+    rt: Runtime, provider: Interfering
+) -> None:
+    batch_id = sealed(rt, requests(2))
+    provider.before["create"] = fail_once(BatchFailed("Invalid value: 'endpoint'."))
+
+    after = submit(rt, batch_id)
+
+    assert after == Next("fetch", batch_id)
+    batch = rt.ledger.batch(batch_id)
+    assert batch is not None
+    assert (batch.state, batch.provider_status) == ("ENDED", "rejected")
+
+
+def test_a_request_that_is_on_its_way_already_is_left_out_of_the_next_batch(
+    rt: Runtime, provider: Interfering, simulator: Simulator
+) -> None:
+    """Redis forgot a task, and its message came again."""
+    given = requests(3)
+    first = sealed(rt, given)
+    submit(rt, first)
+    rt.buffer.forget([request.task_id for request in given])
+
+    second = sealed(rt, given)
+    submit(rt, second)
+
+    assert state_of(rt, second) == "CANCELLED"
+    ended(rt, first)
+    assert billed(simulator, given) == [1] * 3
+
+
+def test_a_batch_that_nobody_knows_is_no_error(rt: Runtime, provider: Interfering) -> None:
+    assert submit(rt, "b-unknown") is None
