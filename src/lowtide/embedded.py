@@ -230,7 +230,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int) -> bool:
 
 def _serves(port: int, pid: int) -> bool:
     """Whether process `pid`, and no other, answers on `port` and has loaded its data."""
-    client = redis.Redis(_HOST, port, socket_timeout=2, retry=Retry(NoBackoff(), 0))
+    client = redis.Redis(_HOST, port, socket_timeout=0.5, retry=Retry(NoBackoff(), 0))
     try:
         info = client.info()
     except redis.RedisError:

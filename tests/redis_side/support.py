@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -76,3 +78,10 @@ def _line(custom_id: str, line: bytes) -> tuple[int, int]:
     size, tokens = int.from_bytes(line[:4], "big"), int.from_bytes(line[4:8], "big")
     assert (request.line_size, request.tokens) == (size, tokens)
     return size, tokens
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)

@@ -53,7 +53,9 @@ def test_the_scripts_are_known_after_that(redis: Redis, buffer: Buffer, trips: T
 
 
 @pytest.mark.parametrize("requests", [asks(0, 3), [ask("aa"), ask("bb", lane=OTHER)]])
-def test_a_full_redis_takes_nothing_or_all(redis: Redis, buffer: Buffer, requests: list[Request]) -> None:
+def test_a_full_redis_takes_nothing_or_all(
+    redis: Redis, buffer: Buffer, requests: list[Request]
+) -> None:
     redis.config_set("maxmemory", "1")
     try:
         with pytest.raises(OutOfMemoryError):
