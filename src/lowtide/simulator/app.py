@@ -11,14 +11,15 @@ from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Mount
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lowtide.simulator.admin import Admin
 from lowtide.simulator.api import FilesAndBatches, json_answer
 from lowtide.simulator.api_sync import ModelEndpoints
 from lowtide.simulator.errors import ApiError, unknown_url, wrong_method
+from lowtide.simulator.fault_http import FaultMiddleware
 from lowtide.simulator.settings import SimulatorSettings
 from lowtide.simulator.world import World
 
@@ -48,11 +49,13 @@ def create_app(settings: SimulatorSettings | None = None) -> Starlette:
                 "/v1", routes=[*FilesAndBatches(world).routes(), *ModelEndpoints(world).routes()]
             ),
             Mount("/simulator", routes=Admin(world).routes()),
+            Route("/", RedirectResponse("/simulator/")),
         ],
         exception_handlers={ApiError: _api_error, HTTPException: _http_error},
         lifespan=lifespan,
     )
-    app.add_middleware(ServiceHeaders)
+    app.add_middleware(FaultMiddleware, faults=world.faults)
+    app.add_middleware(ServiceHeaders)  # outermost: faults answer with these headers too
     app.state.world = world
     return app
 
@@ -83,12 +86,14 @@ class ServiceHeaders:
 
 async def _api_error(request: Request, error: Exception) -> Response:
     del request
-    assert isinstance(error, ApiError)
+    if not isinstance(error, ApiError):
+        raise error
     return json_answer(error.body(), error.status, error.headers)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+    if not isinstance(error, HTTPException):
+        raise error
     make = wrong_method if error.status_code == 405 else unknown_url
     made = make(request.method, request.url.path)
     return json_answer(made.body(), made.status, dict(error.headers or {}))

@@ -16,6 +16,7 @@ from typing import Protocol
 from lowtide.simulator.answers import Answerer
 from lowtide.simulator.answers.models import snapshot
 from lowtide.simulator.clock import VirtualClock
+from lowtide.simulator.errors import billing_limit
 from lowtide.simulator.execute import Job, LineFaults
 from lowtide.simulator.files import FileShelf, load_index, save_index
 from lowtide.simulator.lifecycle import Do, Step, decide
@@ -24,6 +25,7 @@ from lowtide.simulator.settings import SimulatorSettings
 from lowtide.simulator.store import Store
 from lowtide.simulator.validate import (
     Validation,
+    entry,
     file_not_found,
     token_limit,
     validate,
@@ -181,6 +183,9 @@ class Engine:
             path = parts.shelf.path(file.id)
             found = validate(path, batch.endpoint, parts.settings.limits, parts.settings.models)
         batch.model = None if found.model is None else snapshot(found.model)
+        if "billing_limit" in batch.quirks:
+            limit = billing_limit()
+            found.errors.append(entry(str(limit.code), limit.message))
         if not found.errors and found.model:
             found.errors.extend(self._over_token_limit(batch, found))
         if found.errors:
@@ -213,9 +218,14 @@ class Engine:
             offsets = load_index(parts.shelf.index_path(batch.input_file_id))
             threads = parts.settings.upstream_concurrency if parts.settings.upstream else 1
             job = Job(
-                batch, parts.shelf, offsets, parts.settings.seed, parts.answerer, parts.faults,
-                threads,
-            )  # fmt: skip
+                batch,
+                parts.shelf,
+                offsets,
+                seed=parts.settings.seed,
+                answerer=parts.answerer,
+                faults=parts.faults,
+                threads=threads,
+            )
             self._jobs[batch.id] = job
         return job
 
@@ -233,6 +243,7 @@ class Engine:
         batch.out_bytes += len(made.output)
         batch.err_bytes += len(made.errors)
         self._parts.store.save_progress(batch, made.runs)
+        self._parts.faults.keep()
 
     def _end(self, batch: BatchRecord, status: str, at: float) -> None:
         if status != "completed":
@@ -293,8 +304,9 @@ class Engine:
 
 def plan_phases(batch: BatchRecord, settings: SimulatorSettings) -> None:
     """Draw how long each phase of a new batch takes; its ``seq`` seeds the draw."""
-    rng = random.Random(f"{settings.seed}/{batch.seq}/phases")
-    batch.validating_s = settings.validating.draw(rng, batch.created_at)
-    batch.working_s = settings.working.draw(rng, batch.created_at)
-    batch.finalizing_s = settings.finalizing.draw(rng, batch.created_at)
-    batch.cancelling_s = settings.cancelling.draw(rng, batch.created_at)
+    rng = random.Random(f"{settings.seed}/{batch.seq}/phases")  # noqa: S311 - has to repeat
+    at, quirks = batch.created_at, batch.quirks
+    batch.validating_s = quirks.get("long_validating", settings.validating.draw(rng, at))
+    batch.working_s = settings.working.draw(rng, at)
+    batch.finalizing_s = quirks.get("long_finalizing", settings.finalizing.draw(rng, at))
+    batch.cancelling_s = settings.cancelling.draw(rng, at)

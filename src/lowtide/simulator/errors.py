@@ -51,6 +51,7 @@ class ApiError(Exception):
 
 
 def missing_key() -> ApiError:
+    """No key was shown."""
     return ApiError(
         401,
         "You didn't provide an API key. You need to provide your API key in an Authorization "
@@ -59,27 +60,33 @@ def missing_key() -> ApiError:
 
 
 def wrong_key(key: str) -> ApiError:
+    """The key opens no account; it is not shown in full."""
     shown = f"{key[:4]}***{key[-4:]}" if len(key) > 12 else "***"
     return ApiError(401, f"Incorrect API key provided: {shown}.", code="invalid_api_key")
 
 
 def no_such_file(file_id: str) -> ApiError:
+    """The file is not there, or of another account."""
     return ApiError(404, f"No such File object: {file_id}", param="id")
 
 
 def no_such_batch(batch_id: str) -> ApiError:
+    """The batch is not there, or of another account."""
     return ApiError(404, f"No batch found with id '{batch_id}'.")
 
 
 def unknown_url(method: str, path: str) -> ApiError:
+    """Nothing is served there."""
     return ApiError(404, f"Invalid URL ({method} {path})", code="unknown_url")
 
 
 def wrong_method(method: str, path: str) -> ApiError:
+    """Something else is served there."""
     return ApiError(405, f"Not allowed to {method} on {path}.", code="method_not_supported")
 
 
 def missing(param: str) -> ApiError:
+    """A required parameter is absent."""
     return ApiError(
         400,
         f"Missing required parameter: '{param}'.",
@@ -89,6 +96,7 @@ def missing(param: str) -> ApiError:
 
 
 def invalid_type(param: str, expected: str, got: Any) -> ApiError:
+    """A parameter is of another JSON type."""
     return ApiError(
         400,
         f"Invalid type for '{param}': expected {expected}, but got {_kind_of(got)} instead.",
@@ -98,14 +106,17 @@ def invalid_type(param: str, expected: str, got: Any) -> ApiError:
 
 
 def invalid_value(param: str, message: str) -> ApiError:
+    """A parameter has a value that is not allowed."""
     return ApiError(400, message, param=param, code="invalid_value")
 
 
 def unknown_param(param: str) -> ApiError:
+    """A parameter that does not exist."""
     return ApiError(400, f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
 
 
 def bad_json() -> ApiError:
+    """The body is no JSON."""
     return ApiError(
         400,
         "We could not parse the JSON body of your request. The server expected a JSON object.",
@@ -113,6 +124,7 @@ def bad_json() -> ApiError:
 
 
 def model_not_found(model: str) -> ApiError:
+    """The model does not exist."""
     return ApiError(
         404,
         f"The model '{model}' does not exist or you do not have access to it.",
@@ -122,10 +134,12 @@ def model_not_found(model: str) -> ApiError:
 
 
 def cannot_cancel(status: str) -> ApiError:
+    """The batch is at its end."""
     return ApiError(409, f"Cannot cancel a batch with status '{status}'.")
 
 
 def too_many_creations(limit: int) -> ApiError:
+    """More batches an hour than allowed."""
     return ApiError(
         429,
         f"Rate limit reached for batch creation. Limit: {limit:,} batches per hour.",
@@ -136,6 +150,7 @@ def too_many_creations(limit: int) -> ApiError:
 
 
 def rate_limited(retry_after: float) -> ApiError:
+    """Too many requests; ``retry_after`` is in seconds."""
     return ApiError(
         429,
         f"Rate limit reached. Please try again in {retry_after:g}s.",
@@ -146,12 +161,14 @@ def rate_limited(retry_after: float) -> ApiError:
 
 
 def billing_limit(status: int = 400) -> ApiError:
+    """The hard limit of spending is reached; 400, and 403 has been seen."""
     return ApiError(
         status, "Billing hard limit has been reached.", code="billing_hard_limit_reached"
     )
 
 
 def insufficient_quota() -> ApiError:
+    """Nothing is left to spend."""
     return ApiError(
         429,
         "You exceeded your current quota, please check your plan and billing details.",
@@ -161,6 +178,7 @@ def insufficient_quota() -> ApiError:
 
 
 def server_error(status: int = 500) -> ApiError:
+    """The service has failed."""
     return ApiError(
         status,
         "The server had an error while processing your request. Sorry about that!",

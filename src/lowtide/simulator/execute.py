@@ -35,6 +35,10 @@ class LineFaults(Protocol):
         """The lines that are written for one answer: usually just it."""
         ...
 
+    def keep(self) -> None:
+        """Write down how often each fault has acted."""
+        ...
+
 
 @dataclass(slots=True)
 class Slice:
@@ -63,6 +67,7 @@ class Job:
         batch: BatchRecord,
         shelf: FileShelf,
         offsets: array[int],
+        *,
         seed: int,
         answerer: Answerer,
         faults: LineFaults,
@@ -70,7 +75,7 @@ class Job:
     ) -> None:
         self._reader = LineReader(shelf.path(batch.input_file_id), offsets)
         self._order = array("L", range(len(self._reader)))
-        random.Random(f"{seed}/{batch.seq}").shuffle(self._order)
+        random.Random(f"{seed}/{batch.seq}").shuffle(self._order)  # noqa: S311 - has to repeat
         self._answerer = answerer
         self._faults = faults
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None

@@ -72,7 +72,7 @@ class LineReader:
 
 
 def lines_with_offsets(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Each line of a file with the byte at which it begins; ``\\n`` alone ends a line."""
+    """Each line of a file with the byte at which it begins; a line feed alone ends a line."""
     offset = 0
     with path.open("rb", buffering=_CHUNK) as file:
         for line in file:

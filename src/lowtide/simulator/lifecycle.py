@@ -57,9 +57,11 @@ def decide(batch: BatchRecord, now: float) -> Step:
 
 
 def expires(batch: BatchRecord) -> float:
-    """When the batch really expires: at its window's end, or later as a quirk has it."""
+    """When the batch really expires: at its window's end, or as a quirk has it."""
     if batch.quirks.get("never_expires"):
         return math.inf
+    if batch.quirks.get("expires_after") is not None:
+        return batch.created_at + float(batch.quirks["expires_after"])
     return batch.expires_at + float(batch.quirks.get("late_expiry", 0.0))
 
 

@@ -6,11 +6,14 @@ import socket
 import threading
 from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
 import uvicorn
 
 from lowtide.simulator.app import create_app
+from lowtide.simulator.connections import CuttableProtocol
 from lowtide.simulator.settings import SimulatorSettings
+from lowtide.simulator.steering import Steering
 from lowtide.simulator.world import World
 
 
@@ -23,9 +26,14 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
 def _config(app: object, log_level: str) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
+        http=CuttableProtocol,
         log_level=log_level,
         access_log=False,
         proxy_headers=False,
@@ -35,10 +43,10 @@ def _config(app: object, log_level: str) -> uvicorn.Config:
     )
 
 
-class SimulatorServer:
+class SimulatorServer(Steering):
     """A simulator on a port of its own, served from a thread.
 
-    A context manager::
+    A context manager, with all the methods of ``Steering``::
 
         with SimulatorServer() as server:
             client = OpenAI(base_url=server.base_url, api_key="any")
@@ -63,8 +71,7 @@ class SimulatorServer:
             target=self._serve, name="lowtide-simulator-http", daemon=True
         )
         self.port: int = self._socket.getsockname()[1]
-        self.url = f"http://{host}:{self.port}"
-        self.base_url = f"{self.url}/v1"
+        super().__init__(f"http://{_shown(host)}:{self.port}")
 
     @property
     def world(self) -> World:
@@ -72,7 +79,7 @@ class SimulatorServer:
         world: World = self._app.state.world
         return world
 
-    def start(self) -> SimulatorServer:
+    def start(self) -> Self:
         """Serve, and return when requests are answered.
 
         Raises:
@@ -90,7 +97,7 @@ class SimulatorServer:
             self._thread.join()
         self._socket.close()
 
-    def __enter__(self) -> SimulatorServer:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(
@@ -129,7 +136,6 @@ def serve(
         announce: called with the base URL when requests are answered.
     """
     listener = _listen(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    base_url = f"http://{shown}:{listener.getsockname()[1]}/v1"
+    base_url = f"http://{_shown(host)}:{listener.getsockname()[1]}/v1"
     server = _Announcing(_config(create_app(settings), "warning"), lambda: announce(base_url))
     server.run(sockets=[listener])

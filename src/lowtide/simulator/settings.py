@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from lowtide.simulator.turnaround import Turnaround, parse
+from lowtide.simulator.turnaround import AT_ONCE, Turnaround, parse
 
-# Enqueued input tokens per model that an organisation of a tier may have, where no own value is set.
+# Enqueued input tokens per model of an organisation, where it has no value of its own.
 TIER_TOKENS = {
     1: 900_000,
     2: 2_000_000,
@@ -89,10 +89,10 @@ class SimulatorSettings:
 
     state: Path | None = None
     seed: int = 0
-    validating: Turnaround = Turnaround()
-    working: Turnaround = Turnaround()
-    finalizing: Turnaround = Turnaround()
-    cancelling: Turnaround = Turnaround()
+    validating: Turnaround = AT_ONCE
+    working: Turnaround = AT_ONCE
+    finalizing: Turnaround = AT_ONCE
+    cancelling: Turnaround = AT_ONCE
     models: tuple[str, ...] = KNOWN_MODELS
     accounts: tuple[Account, ...] = (Account(),)
     limits: Limits = Limits()

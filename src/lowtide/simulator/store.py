@@ -39,10 +39,27 @@ CREATE TABLE IF NOT EXISTS hooks (
 CREATE TABLE IF NOT EXISTS deliveries (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL, hook_id TEXT NOT NULL,
     body BLOB NOT NULL, created_at REAL NOT NULL, next_at REAL, attempts INTEGER NOT NULL,
-    status INTEGER);
+    status INTEGER, forged INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS deliveries_due ON deliveries (next_at) WHERE next_at IS NOT NULL;
 """
-_FILE = "id, account, bytes, created_at, expires_at, filename, purpose, status"
+_FILE_BY_ID = """
+SELECT id, account, bytes, created_at, expires_at, filename, purpose, status
+FROM files WHERE id = ?"""
+_FILES_DOWN = """
+SELECT id, account, bytes, created_at, expires_at, filename, purpose, status
+FROM files WHERE account = ? AND (? IS NULL OR purpose = ?) AND (? IS NULL OR seq < ?)
+ORDER BY seq DESC LIMIT ?"""
+_FILES_UP = """
+SELECT id, account, bytes, created_at, expires_at, filename, purpose, status
+FROM files WHERE account = ? AND (? IS NULL OR purpose = ?) AND (? IS NULL OR seq > ?)
+ORDER BY seq LIMIT ?"""
+_ADD_FILE = """
+INSERT INTO files (id, account, bytes, created_at, expires_at, filename, purpose, status)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+_SEQ = {
+    "files": "SELECT seq FROM files WHERE id = ?",
+    "batches": "SELECT seq FROM batches WHERE id = ?",
+}
 
 
 class Run(NamedTuple):
@@ -130,7 +147,7 @@ class Store:
 
     def file(self, file_id: str, account: str | None = None) -> FileRecord | None:
         """The file, when it is there (and belongs to ``account``, when one is given)."""
-        row = self.db.execute(f"SELECT {_FILE} FROM files WHERE id = ?", (file_id,)).fetchone()
+        row = self.db.execute(_FILE_BY_ID, (file_id,)).fetchone()
         file = None if row is None else FileRecord(*row)
         return file if file and account in (None, file.account) else None
 
@@ -156,16 +173,10 @@ class Store:
         Raises:
             KeyError: when ``after`` names no file.
         """
-        where, args = ["account = ?"], [account]  # type: tuple[list[str], list[Any]]
-        if purpose:
-            where.append("purpose = ?")
-            args.append(purpose)
-        if after:
-            where.append(f"seq {'<' if order == 'desc' else '>'} ?")
-            args.append(self._seq("files", after))
+        seq = self._seq("files", after) if after else None
         rows = self.db.execute(
-            f"SELECT {_FILE} FROM files WHERE {' AND '.join(where)} ORDER BY seq {order} LIMIT ?",
-            (*args, limit + 1),
+            _FILES_DOWN if order == "desc" else _FILES_UP,
+            (account, purpose, purpose, seq, seq, limit + 1),
         ).fetchall()
         return [FileRecord(*row) for row in rows[:limit]], len(rows) > limit
 
@@ -267,7 +278,7 @@ class Store:
         _insert_runs(self.db, (run,))
 
     def _seq(self, table: str, row_id: str) -> int:
-        row = self.db.execute(f"SELECT seq FROM {table} WHERE id = ?", (row_id,)).fetchone()
+        row = self.db.execute(_SEQ[table], (row_id,)).fetchone()
         if row is None:
             raise KeyError(row_id)
         return int(row[0])
@@ -278,7 +289,7 @@ def _insert_file(db: sqlite3.Connection, file: FileRecord) -> None:
         file.id, file.account, file.bytes, file.created_at, file.expires_at, file.filename,
         file.purpose, file.status,
     )  # fmt: skip
-    db.execute(f"INSERT INTO files ({_FILE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+    db.execute(_ADD_FILE, values)
 
 
 def _insert_runs(db: sqlite3.Connection, runs: Iterable[Run]) -> None:

@@ -72,6 +72,9 @@ class Turnaround:
         return self.otherwise or Turnaround()
 
 
+AT_ONCE = Turnaround()
+
+
 def parse(spec: str | float) -> Turnaround:
     """Read one of the forms in the module's table.
 

@@ -20,7 +20,7 @@ _IMAGE_TOKENS = 272
 
 
 def image(body: Mapping[str, Any], now: float) -> tuple[dict[str, Any], Tokens]:
-    """Answer an image generation or edit with ``n`` PNG pictures of 32 × 32.
+    """Answer an image generation or edit with ``n`` PNG pictures of 32 by 32 pixels.
 
     Raises:
         ApiError: 400 when there is no prompt, or ``n`` is out of range.

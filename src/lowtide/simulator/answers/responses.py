@@ -46,7 +46,7 @@ def response(body: Mapping[str, Any], now: float) -> tuple[dict[str, Any], Token
     if item is None:
         answer = reply(system, user, schema, as_json=as_json)
         answer, was_cut = cut(answer, body.get("max_output_tokens"))
-        item = _message(answer, was_cut)
+        item = _message(answer, was_cut=was_cut)
     else:
         answer = item["arguments"]
     tokens = Tokens(count(system) + count(user) + 7, count(answer))
@@ -71,7 +71,7 @@ def response(body: Mapping[str, Any], now: float) -> tuple[dict[str, Any], Token
     }, tokens
 
 
-def _message(answer: str, was_cut: bool) -> dict[str, Any]:
+def _message(answer: str, *, was_cut: bool) -> dict[str, Any]:
     return {
         "id": f"msg_{secrets.token_hex(24)}",
         "type": "message",

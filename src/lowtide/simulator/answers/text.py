@@ -15,10 +15,82 @@ _CODE = re.compile(r"```.*?(?:```|\Z)|^(?: {4}|\t)[^\n]*$", re.DOTALL | re.MULTI
 _NOISE = re.compile(r"https?://|[{}|<>=]|^\s*(?:[#.:\-~*`$]|\d+\.\s*$)|::|\]\(|!\[|\w\(|\$ |__|--")
 _SPACE = re.compile(r"\s+")
 _STOP = frozenset(
-    "the and for that this with from have has are was were not but you your can will its it's "
-    "they their them then than also into such more most some any all one two which when where "
-    "what who how there here been being would could should may might must shall does did done "
-    "our out over under only other use used using der die das und ist mit les des une est".split()
+    [
+        "the",
+        "and",
+        "for",
+        "that",
+        "this",
+        "with",
+        "from",
+        "have",
+        "has",
+        "are",
+        "was",
+        "were",
+        "not",
+        "but",
+        "you",
+        "your",
+        "can",
+        "will",
+        "its",
+        "it's",
+        "they",
+        "their",
+        "them",
+        "then",
+        "than",
+        "also",
+        "into",
+        "such",
+        "more",
+        "most",
+        "some",
+        "any",
+        "all",
+        "one",
+        "two",
+        "which",
+        "when",
+        "where",
+        "what",
+        "who",
+        "how",
+        "there",
+        "here",
+        "been",
+        "being",
+        "would",
+        "could",
+        "should",
+        "may",
+        "might",
+        "must",
+        "shall",
+        "does",
+        "did",
+        "done",
+        "our",
+        "out",
+        "over",
+        "under",
+        "only",
+        "other",
+        "use",
+        "used",
+        "using",
+        "der",
+        "die",
+        "das",
+        "und",
+        "ist",
+        "mit",
+        "les",
+        "des",
+        "une",
+        "est",
+    ]
 )
 
 
@@ -84,8 +156,8 @@ def summary(text: str, max_words: int = 60) -> str:
 
 def title(text: str) -> str:
     """The first line with words in it, at most 12 words."""
-    for line in text.splitlines():
-        line = line.strip(" #*=-_>\t")
+    for raw in text.splitlines():
+        line = raw.strip(" #*=-_>\t")
         if _WORD.search(line):
             return " ".join(line.split()[:12])
     return " ".join(text.split()[:12])
