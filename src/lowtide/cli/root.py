@@ -17,6 +17,7 @@ _COMMANDS = {
     "flush": "lowtide.cli.flush:flush",
     "worker": "lowtide.cli.worker:worker",
     "settings": "lowtide.cli.settings:settings",
+    "migrate": "lowtide.cli.migrate:migrate",
     "simulate": "lowtide.simulator.cli:simulate",
 }
 """Where each command's function is, as "module:name"."""
