@@ -58,7 +58,8 @@ def deliver(rt: Runtime, batch_id: str, number: int | None, hostname: str) -> Ne
         _deliver_slice(rt, batch, outcomes.unpack(data), hostname)
         rt.slices.delete(batch_id, number)
     if rt.ledger.undelivered(batch_id) == 0:
-        return _close(rt, batch)
+        _close(rt, batch)
+        return None
     if number is None:
         # No slice was delivered for a whole lease: they, or their messages, are gone.
         return Next("fetch", batch_id)

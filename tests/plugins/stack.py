@@ -111,10 +111,13 @@ class Stack:
 
     def ready(self, app: Celery, count: int = 1) -> None:
         """Waits until `count` workers answer a ping."""
+
+        def answering() -> bool:
+            assert all(worker.poll() is None for worker in self.workers), "a worker ended"
+            return len(app.control.ping(timeout=0.5)) >= count
+
         try:
-            until(
-                lambda: len(app.control.ping(timeout=0.5)) >= count, f"{count} workers answer"
-            )
+            until(answering, f"{count} workers answer")
         except AssertionError:
             raise AssertionError(self.logs()) from None
 
@@ -131,9 +134,7 @@ class Stack:
 
 
 @pytest.fixture
-def stack(
-    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Stack]:
+def stack(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
     """A simulator and an environment; workers are started by the test."""
     simulator = Simulator(tmp_path)
     env = {
