@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from lowtide.errors import LedgerUnavailable, SettingsError
@@ -42,12 +42,16 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = _parse(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
-        self._after_fork()
+        self._inherited: list[Engine] = []
+        self._engine: Engine | None = None
+        self.start_afresh()
         _databases.add(self)
 
-    def _after_fork(self) -> None:
-        self._pid = os.getpid()
-        self._engine: Engine | None = None
+    def start_afresh(self) -> None:
+        """Leaves the connections and locks of the parent alone: this process is its fork."""
+        if self._engine is not None:
+            self._inherited.append(self._engine)  # dropped, it would be closed for the parent too
+        self._engine = None
         self._opening = threading.Lock()
         self._writing = threading.Lock()
 
@@ -113,7 +117,7 @@ class Database:
     def _typed_errors(self) -> Iterator[None]:
         try:
             yield
-        except (SQLAlchemyError, OSError) as error:
+        except Exception as error:
             if not _passing(error):
                 raise
             reason = str(getattr(error, "orig", None) or error).strip().split("\n")[0]
@@ -139,8 +143,7 @@ def _parse(url: str) -> URL:
 
 def _open(url: URL, *, sqlite: bool) -> Engine:
     if sqlite:
-        if url.database and url.database != ":memory:":
-            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(url)
         engine = create_engine(url, connect_args={"timeout": _BUSY_MS / 1000})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -157,6 +160,18 @@ def _open(url: URL, *, sqlite: bool) -> Engine:
             "DATABASE_URL names PostgreSQL, whose driver is missing: "
             'pip install "lowtide[postgres]".'
         ) from None
+
+
+def _make_folder(url: URL) -> None:
+    if not url.database or url.database == ":memory:":
+        return
+    folder = Path(url.database).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LedgerUnavailable(
+            f"The ledger's folder {folder} cannot be made: {error.strerror}; work waits."
+        ) from error
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
@@ -183,25 +198,22 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _passing(error: Exception) -> bool:
     """Whether the same call may succeed later: no connection, a lock, a full disk."""
-    if isinstance(error, PoolTimeout | OSError):
+    if isinstance(error, PoolTimeout):
         return True
-    if not isinstance(error, DBAPIError):
-        return False
-    kind = type(error.orig).__name__
-    return error.connection_invalidated or (
-        isinstance(error, DBAPIError) and _operational(error) and kind != "UndefinedTable"
-    )
-
-
-def _operational(error: DBAPIError) -> bool:
+    if isinstance(error, DBAPIError):
+        if error.connection_invalidated:
+            return True
+        error = error.orig if isinstance(error.orig, Exception) else error
     return any(
-        base.__name__ in ("OperationalError", "InterfaceError") for base in type(error.orig).__mro__
+        kind.__name__ in ("OperationalError", "InterfaceError")
+        and kind.__module__.partition(".")[0] in ("sqlite3", "psycopg")
+        for kind in type(error).__mro__
     )
 
 
 def _forked() -> None:
     for database in list(_databases):
-        database._after_fork()  # noqa: SLF001
+        database.start_afresh()
 
 
 os.register_at_fork(after_in_child=_forked)
