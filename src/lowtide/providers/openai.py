@@ -228,11 +228,13 @@ class OpenAIProvider:
         query: Mapping[str, Any] | None = None,
         refused: type[LowtideError] = ProviderError,
         creating: bool = False,
-        timeout: httpx2.Timeout = _CALL,
+        timeout: httpx2.Timeout | None = None,
         retries: int = 0,
     ) -> dict[str, Any]:
         """One call as raw JSON: the SDK's models would drop or refuse what they do not know."""
-        options: openai.RequestOptions = {"timeout": timeout, "max_retries": retries}
+        options: openai.RequestOptions = {"max_retries": retries}
+        if timeout is not None:
+            options["timeout"] = timeout
         if query is not None:
             options["params"] = query
         client = self._client()
