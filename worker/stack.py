@@ -30,7 +30,7 @@ class Plan:
         env: The outer environment, `.env` included.
         workers: Worker processes, each with a pool of its own.
         flower: Whether Flower runs too.
-        turnaround: How long the simulator takes for a batch, as `lowtide simulate` takes it.
+        turnaround: Seconds that the simulator takes for a batch.
         redis_url: A Redis to use in place of the embedded Valkey.
     """
 
@@ -38,7 +38,7 @@ class Plan:
     env: Mapping[str, str]
     workers: int = 2
     flower: bool = True
-    turnaround: str = "10s"
+    turnaround: float = 10.0
     redis_url: str | None = None
 
     @property
@@ -136,7 +136,7 @@ def _simulator(plan: Plan, env: Mapping[str, str], port: int) -> Program:
         "simulate",
         *options,
         "--delay",
-        plan.turnaround,
+        f"{plan.turnaround}s",
     ]
     return Program("simulator", command, dict(env), ready_line="READY lowtide-simulator")
 

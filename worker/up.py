@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from lowtide import settings
+from lowtide.durations import parse_duration
 from lowtide.errors import LowtideError
 from worker.logs import PrefixedLog
 from worker.stack import Plan, Running, outer_environment, stack
@@ -40,7 +41,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("make up", description=__doc__)
     parser.add_argument("--workers", type=int, default=2, help="worker processes (2)")
     parser.add_argument(
-        "--delay", default="10s", help="how long the simulator takes for a batch (10s)"
+        "--delay",
+        type=parse_duration,
+        default=10.0,
+        help="how long the simulator takes for a batch (10s)",
     )
     return parser
 

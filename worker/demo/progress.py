@@ -44,14 +44,16 @@ class Snapshot:
     expected_end: float | None
 
 
-def read(runtime: Runtime, total: int) -> Snapshot:
+def read(runtime: Runtime, total: int, turnaround: float | None) -> Snapshot:
     """Looks into buffers and ledger.
 
     Args:
         total: Calls that were made.
+        turnaround: Seconds that a batch takes where nothing was learned about its lane yet.
     """
     waiting = sum(lane.requests for lane in runtime.buffer.lanes())
-    sealed = sum(batch.requests for batch in runtime.buffer.sealed())
+    cut = runtime.buffer.sealed()
+    sealed = sum(batch.requests for batch in cut)
     requests = runtime.ledger.totals().requests
     batches = runtime.ledger.batches(limit=_BATCHES)
     open_states = {"RECORDED", "CLAIMED"}
@@ -62,18 +64,25 @@ def read(runtime: Runtime, total: int) -> Snapshot:
         there = [batch for batch in batches if reached(batch)]
         return Stage(name, min(sum(batch.requests for batch in there), total), len(there))
 
-    ends = [batch.expected_end for batch in batches if not batch.ended_at and batch.expected_end]
+    ends = [_expected_end(batch, turnaround) for batch in batches if not batch.ended_at]
     return Snapshot(
         total,
         (
             Stage("accepted", min(waiting + sealed + recorded, total)),
-            Stage("sealed", min(sealed + recorded, total), len(batches)),
+            Stage("sealed", min(sealed + recorded, total), len(cut) + len(batches)),
             stage("sent", lambda batch: batch.submitted_at),
             stage("ended", lambda batch: batch.ended_at),
             Stage("delivered", min(done, total)),
         ),
-        max(ends, default=None),
+        max((end for end in ends if end is not None), default=None),
     )
+
+
+def _expected_end(batch: BatchRow, turnaround: float | None) -> float | None:
+    if batch.expected_end is not None:
+        return batch.expected_end
+    started = batch.submitted_at or time.time()
+    return None if turnaround is None else started + turnaround
 
 
 class Progress:
@@ -99,7 +108,7 @@ class Progress:
         if self._live is not None:
             self._live.update(self._bars(now), refresh=True)
         elif now.stages != self._last:
-            self._console.print(_line(now))
+            self._console.print(_line(now), soft_wrap=True)
         self._last = now.stages
 
     def _bars(self, now: Snapshot) -> RenderableType:
@@ -110,23 +119,32 @@ class Progress:
                 f"  {stage.name}",
                 ProgressBar(total=now.total, completed=stage.requests, width=40),
                 Text(f"{stage.requests:>5} / {now.total}", style="green" if done else ""),
-                "" if stage.batches is None else f"in {stage.batches} batches",
+                _batches(stage),
             )
         seconds = time.monotonic() - self._started
         return Group(table, Text(f"  {seconds:.0f} s so far{_expected(now)}", style="dim"))
 
 
 def _line(now: Snapshot) -> str:
-    parts = [
-        f"{stage.name} {stage.requests}" + (f" ({stage.batches} batches)" if stage.batches else "")
-        for stage in now.stages
-    ]
-    return f"{time.strftime('%H:%M:%S')}  {' · '.join(parts)} of {now.total}{_expected(now)}"
+    parts = []
+    for stage in now.stages:
+        there = _batches(stage)
+        parts.append(f"{stage.name} {stage.requests}" + (f" ({there})" if there else ""))
+    clock = time.strftime("%H:%M:%S")
+    return f"{clock}  of {now.total}: {', '.join(parts)}{_expected(now)}"
+
+
+def _batches(stage: Stage) -> str:
+    if not stage.batches:
+        return ""
+    return "in 1 batch" if stage.batches == 1 else f"in {stage.batches} batches"
 
 
 def _expected(now: Snapshot) -> str:
-    if now.expected_end is None:
+    if now.stages[-1].requests >= now.total:
         return ""
+    if now.expected_end is None:
+        return "; answers come within 24 hours"
     left = max(0.0, now.expected_end - time.time())
     clock = time.strftime("%H:%M:%S", time.localtime(now.expected_end))
-    return f" · end expected at {clock}, in {duration(left)}"
+    return f"; end expected at {clock}, in {duration(left)}"

@@ -52,24 +52,24 @@ def answers(
 
 
 def batches(console: Console, rows: Sequence[BatchRow], costs: Mapping[str, CostRow]) -> None:
-    """A table of the provider's batches, with how long each step took."""
-    table = Table(title=f"{len(rows)} batches", title_justify="left", box=box.SIMPLE_HEAD)
-    for name in ("batch", "lane", "state"):
-        table.add_column(name, overflow="fold")
-    for name in ("requests", "tokens in", "tokens out", "at provider", "cost", "saved"):
+    """A table of the provider's batches."""
+    title = "1 batch" if len(rows) == 1 else f"{len(rows)} batches"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("batch", no_wrap=True, style="cyan", max_width=14)
+    table.add_column("model", no_wrap=True)
+    for name in ("requests", "tokens in", "out", "took", "cost", "saved"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        money = costs.get(row.id)
+        spent = costs.get(row.id)
         table.add_row(
             row.provider_batch_id or row.id,
             row.model,
-            str(row.state),
             f"{row.requests:,}",
-            f"{money.input_tokens:,}" if money else "",
-            f"{money.output_tokens:,}" if money else "",
+            f"{spent.input_tokens:,}" if spent else "",
+            f"{spent.output_tokens:,}" if spent else "",
             _span(row.submitted_at, row.ended_at),
-            dollars(money.cost) if money else "",
-            dollars(money.saving) if money else "",
+            dollars(spent.cost) if spent else "",
+            dollars(spent.saving) if spent else "",
         )
     console.print(table)
 
@@ -80,7 +80,8 @@ def money(console: Console, total: CostRow, *, simulated: bool) -> None:
     paid = "would have cost" if simulated else "cost"
     console.print(
         f"This {paid} [bold]{dollars(total.cost)}[/] by batch and {dollars(total.full_price)} "
-        f"by the synchronous API: [bold green]{dollars(total.saving)} saved{share}[/]."
+        f"by the synchronous API: [bold green]{dollars(total.saving)} saved{share}[/].",
+        soft_wrap=True,
     )
     if total.unpriced:
         console.print(f"The price of {total.unpriced} answers is unknown and not counted.")

@@ -6,7 +6,6 @@ import argparse
 import os
 import shutil
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +16,8 @@ from rich.prompt import Confirm
 
 from lowtide import settings
 from lowtide.errors import LowtideError
-from lowtide.runtime import of as runtime_of
 from worker.demo import report
-from worker.demo.progress import Progress, read
+from worker.demo.remembered import calls_file, remembered
 from worker.demo.texts import Description, descriptions
 from worker.logs import PrefixedLog
 from worker.stack import Plan, outer_environment, stack
@@ -102,7 +100,9 @@ def _prepare(options: argparse.Namespace, console: Console) -> Demo:
     outer = outer_environment()
     live = bool(outer.get("OPENAI_API_KEY") or outer.get("LOWTIDE_ACCOUNTS"))
     # What was paid for is kept until it is delivered; a simulated run starts from nothing.
-    folder = settings.load().home / ("demo-live" if live else f"demo-{os.getpid()}")
+    home = settings.load().home
+    _sweep(home)
+    folder = home / ("demo-live" if live else f"demo-{os.getpid()}")
     folder.mkdir(parents=True, exist_ok=True)
     own = {
         **({} if live else _QUICK),
@@ -110,16 +110,28 @@ def _prepare(options: argparse.Namespace, console: Console) -> Demo:
         "LOWTIDE_BROKER_URL": "",
         "LOWTIDE_RESULT_BACKEND": "",
     }
-    plan = Plan(home=folder, env={**outer, **own}, turnaround="4s")
+    plan = Plan(home=folder, env={**outer, **own}, turnaround=4.0)
     log = PrefixedLog(None, folder / "demo.log")
     return Demo(console, options, folder, plan, log, descriptions()[: options.limit])
+
+
+def _sweep(home: Path) -> None:
+    """Removes what simulated runs left that failed or were killed; only the last one's log stays
+    until then.
+    """
+    for folder in home.glob("demo-[0-9]*"):
+        try:
+            os.kill(int(folder.name.removeprefix("demo-")), 0)
+        except (ValueError, ProcessLookupError):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run(demo: Demo) -> int:
     size = sum(len(text.text) for text in demo.texts)
     demo.console.print(
         f"[bold]Summarising the descriptions of {len(demo.texts)} installed packages[/], "
-        f"{size:,} characters of real text, through summarize.delay(text)"
+        f"{size:,} characters of real text, through summarize.delay(text)",
+        soft_wrap=True,
     )
     if not demo.plan.simulated:
         _ask(demo)
@@ -128,18 +140,20 @@ def _run(demo: Demo) -> int:
         stack(demo.plan, supervisor, demo.say) as running,
     ):
         os.environ.update(running.env)
-        code = _work(demo, supervisor)
+        from worker.demo.work import work  # it reads the addresses that are known only now
+
+        done = work(demo.console, demo.texts, calls_file(demo.folder), demo.plan, supervisor)
         demo.say("stopping everything")
-    return code
+    done.show(demo.console, demo.texts, every=demo.options.all, simulated=demo.plan.simulated)
+    return 1 if done.failed else 0
 
 
 def _ask(demo: Demo) -> None:
     """Shows what it will cost and waits for a yes; what is under way already is not asked again."""
     from tasks.summarize import summarize
-    from worker.demo.calls import remembered
     from worker.demo.estimate import estimate_all
 
-    known = remembered(_calls_file(demo))
+    known = remembered(calls_file(demo.folder))
     new = [text for text in demo.texts if text.package not in known]
     if known:
         demo.console.print(
@@ -157,37 +171,9 @@ def _ask(demo: Demo) -> None:
         raise Declined
 
 
-def _work(demo: Demo, supervisor: Supervisor) -> int:
-    from worker.app import app  # it reads the addresses that are known only now
-    from worker.demo import calls as demo_calls
-
-    runtime = runtime_of(app)
-    calls = demo_calls.make(app, demo.texts, _calls_file(demo), supervisor.check)
-    waiting = list(calls)
-    changed = time.monotonic()
-    before = None
-    with Progress(demo.console) as progress:
-        while waiting:
-            supervisor.wait(0.25 if demo.plan.simulated else 2.0)
-            now = read(runtime, len(calls))
-            progress.show(now)
-            waiting = demo_calls.pending(calls, waiting)
-            if now.stages != before:
-                before, changed = now.stages, time.monotonic()
-            elif demo.plan.simulated and time.monotonic() - changed > _PATIENCE:
-                raise LowtideError(f"Nothing has moved for {_PATIENCE:.0f} s; giving up.")
-        progress.show(read(runtime, len(calls)))
-    results = {package: call.get(timeout=30, propagate=False) for package, call in calls.items()}
-    report.answers(demo.console, demo.texts, results, every=demo.options.all)
-    costs = {row.key: row for row in runtime.ledger.costs(by="batch")}
-    report.batches(demo.console, runtime.ledger.batches(), costs)
-    report.money(demo.console, runtime.ledger.totals().money, simulated=demo.plan.simulated)
-    return 1 if any(isinstance(result, Exception) for result in results.values()) else 0
-
-
 def _finish(demo: Demo, code: int) -> int:
     if code:
-        return _failed("Some texts have no summary: see the table.", demo.log)
+        return _failed("Some texts have no summary: the table says why.", demo.log)
     shutil.rmtree(demo.folder, ignore_errors=True)
     demo.console.print("Done; nothing is left running.")
     return 0
@@ -213,7 +199,3 @@ def _failed(reason: str, log: PrefixedLog | None = None) -> int:
             errors.print(f"  {line}", style="dim", markup=False)
         errors.print(f"Log: {log.path}")
     return 1
-
-
-def _calls_file(demo: Demo) -> Path:
-    return demo.folder / "calls.jsonl"
