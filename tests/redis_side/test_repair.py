@@ -100,7 +100,7 @@ def test_armed_timers_are_left_as_they_are(redis: Redis, full: Buffer) -> None:
     ids=["rebuild", "append", "refused append", "remove"],
 )
 def test_lines_outlive_their_header(
-    redis: Redis, buffer: Buffer, repair: Callable[[Buffer], object]
+    redis: Redis, buffer: Buffer, clock: SimulatedClock, repair: Callable[[Buffer], object]
 ) -> None:
     buffer.append([ask("00", size=100, tokens=2), ask("01", size=200, tokens=3)])
     redis.delete("{lowtide}:" + HEAD)
@@ -114,6 +114,8 @@ def test_lines_outlive_their_header(
         300 + 100 * len(extra),
         5 + len(extra),
     )
+    assert lane.due == START + 60  # as its timer says
+    clock.advance(60)
     sealed = buffer.seal(LANE.key, only_if_due=True)
     assert sealed == lane.batch_id
     assert sum(len(page) for page in buffer.lines(sealed or "")) == lane.requests
@@ -136,7 +138,20 @@ def test_a_damaged_header_keeps_its_id(redis: Redis, buffer: Buffer) -> None:
 
     buffer.rebuild(scan=False)
 
-    assert contents(redis)[HEAD] == {**before[HEAD], "due": f"{START:.6f}"}
+    assert contents(redis) == before
+
+
+def test_lines_without_header_and_timer_are_due_at_once(
+    redis: Redis, buffer: Buffer, clock: SimulatedClock
+) -> None:
+    buffer.append(asks(0, 3))
+    redis.delete("{lowtide}:" + HEAD, "{lowtide}:timers", "{lowtide}:lanes")
+    clock.advance(7)
+
+    assert buffer.rebuild(scan=True) == 3
+
+    assert contents(redis)["timers"] == {SEAL: START + 7}
+    assert buffer.seal(LANE.key, only_if_due=True) is not None
 
 
 def test_a_header_without_its_lines_is_forgotten(redis: Redis, buffer: Buffer) -> None:

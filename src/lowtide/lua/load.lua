@@ -14,7 +14,8 @@ local function load()
     return b, false
   end
   local counted = open(b.batch)
-  counted.requests, counted.due = waiting, b.due or NOW
+  counted.due = b.due or tonumber(redis.call('ZSCORE', TIMERS, 'seal:' .. LANE) or NOW)
+  counted.requests = waiting
   counted.bytes, counted.tokens = count(LINES)
   save(counted)
   return counted, true
