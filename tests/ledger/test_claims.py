@@ -114,7 +114,7 @@ def test_recorded_is_no_outcome(ledger: Ledger) -> None:
     claimed(ledger, "d1")
     outcomes = [Outcome(IDS[0], RequestState.DELIVERED), Outcome(IDS[1], RequestState.RECORDED)]
 
-    with pytest.raises(StateError, match="t1.0.0 cannot be settled as RECORDED"):
+    with pytest.raises(StateError, match=r"t1\.0\.0 cannot be settled as RECORDED"):
         ledger.settle("d1", outcomes)
 
     assert ledger.undelivered("b1") == 3

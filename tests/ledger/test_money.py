@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lowtide.clock import SimulatedClock
@@ -27,7 +29,12 @@ def booked(ledger: Ledger, clock: SimulatedClock) -> Ledger:
     )
     ledger.record(new_batch("b2", lane=OTHER), [new_request("d.0.0", task="two")])
     ledger.record(new_batch("b3", lane=OTHER), [new_request("e.0.0", task="three")])
-    known = {"input_tokens": 100, "cached_tokens": 10, "output_tokens": 20, "reasoning_tokens": 5}
+    known: dict[str, Any] = {
+        "input_tokens": 100,
+        "cached_tokens": 10,
+        "output_tokens": 20,
+        "reasoning_tokens": 5,
+    }
     settle(ledger, "b1", ["a.0.0"], cost=1.0, full_price=2.0, **known)
     settle(ledger, "b1", ["b.0.0"], RequestState.CONTINUED, **known)
     settle(ledger, "b1", ["c.0.0"], RequestState.FAILED)

@@ -25,12 +25,12 @@ def test_requests_move_to_a_new_batch(ledger: Ledger, clock: SimulatedClock) -> 
     lease = leased(ledger, "b1")
     clock.advance(5)
 
-    new_id = ledger.requeue(lease, FIVE[:2], reason="429 × 2", not_before=77.0)
+    new_id = ledger.requeue(lease, FIVE[:2], reason="429 x 2", not_before=77.0)
 
     assert new_id is not None
     new = ledger.batch(new_id)
     assert new is not None
-    assert (new.state, new.parent, new.reason, new.next_at) == ("RECORDED", "b1", "429 × 2", 77.0)
+    assert (new.state, new.parent, new.reason, new.next_at) == ("RECORDED", "b1", "429 x 2", 77.0)
     assert (new.requests, new.tokens, new.bytes, new.fence) == (2, 20, 400, 0)
     assert (new.to_lane(), new.sealed_at, new.recorded_at) == (LANE, clock.now(), clock.now())
     assert ledger.ids(new_id) == set(FIVE[:2])
