@@ -154,7 +154,7 @@ def unpack(custom_id: str, lane: Lane, blob: bytes) -> Request:
         decompressor = zstandard.ZstdDecompressor()
     try:
         fields = _decoder.decode(decompressor.decompress(memoryview(blob)[1:]))
-    except (zstandard.ZstdError, msgspec.MsgspecError) as error:
+    except (zstandard.ZstdError, msgspec.MsgspecError, ValueError) as error:
         raise LowtideError(
             f"Stored request {custom_id} is damaged: {type(error).__name__}.",
             {"custom_id": custom_id},

@@ -1,0 +1,138 @@
+"""A request as a line of a batch file and as a stored blob."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import msgspec
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lowtide.errors import LowtideError
+from lowtide.lane import Lane
+from lowtide.request import Call, Request, encode, pack, to_call, unpack
+
+LANE = Lane("default", "/v1/chat/completions", "gpt-5-mini")
+TEXT = st.text(st.characters(codec="utf-8"))
+REQUESTS = st.builds(
+    Request,
+    custom_id=TEXT,
+    task_id=TEXT,
+    task=TEXT,
+    lane=st.just(LANE),
+    body=st.dictionaries(TEXT, TEXT).map(orjson.dumps),
+    envelope=st.binary(),
+    tokens=st.integers(0, 2**31),
+    deadline=st.none() | st.floats(0, 2**33),
+)
+
+
+@given(REQUESTS)
+def test_a_line_is_one_line_of_json_with_the_body_as_it_is(request: Request):
+    line = request.line()
+
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    assert len(line) == request.line_size
+    assert request.body in line
+    assert orjson.loads(line) == {
+        "custom_id": request.custom_id,
+        "method": "POST",
+        "url": "/v1/chat/completions",
+        "body": orjson.loads(request.body),
+    }
+
+
+@given(TEXT)
+def test_any_text_stays_on_its_line(text: str):
+    lane, body, tokens = encode(to_call(text + "\u2028\n\r\x85", model="m"), account="a")
+    request = Request("a", "a", "t", lane, body, b"", tokens)
+
+    [only] = request.line().splitlines(keepends=False)[:1]
+    assert request.line() == only + b"\n"
+    assert orjson.loads(only)["body"]["messages"][0]["content"] == text + "\u2028\n\r\x85"
+
+
+@given(REQUESTS)
+def test_a_blob_gives_the_request_back(request: Request):
+    assert unpack(request.custom_id, LANE, pack(request)) == request
+
+
+def test_the_size_limit_counts_the_longest_custom_id():
+    lane, body, tokens = encode(to_call("x", model="m"), account="a")
+    longest = Request("c" * 64, "t", "t", lane, body, b"", tokens)
+
+    with pytest.raises(LowtideError):
+        encode(
+            Call(lane.endpoint, orjson.loads(body)), account="a", max_bytes=longest.line_size - 1
+        )
+    encode(Call(lane.endpoint, orjson.loads(body)), account="a", max_bytes=longest.line_size + 16)
+
+
+@pytest.mark.parametrize("blob", [b"", b"\x02abc", b"\xff"])
+def test_a_blob_of_another_format_says_so(blob: bytes):
+    with pytest.raises(LowtideError, match="this release reads 01"):
+        unpack("a.0.0", LANE, blob)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda blob: blob[:-3],
+        lambda blob: blob[:1],
+        lambda blob: blob[:1] + b"not zstd",
+        lambda blob: blob[:12] + bytes([blob[12] ^ 255]) + blob[13:],
+    ],
+)
+def test_a_damaged_blob_says_so(damage: Any):
+    blob = pack(Request("a.0.0", "a", "t", LANE, b'{"model":"m"}', b"e", 1))
+
+    with pytest.raises(LowtideError, match=r"a\.0\.0 is damaged"):
+        unpack("a.0.0", LANE, damage(blob))
+
+
+def test_a_prompt_that_the_envelope_repeats_is_stored_once():
+    descriptions: list[Any] = [found.metadata for found in importlib.metadata.distributions()]
+    prose = max((str(each.get_payload()) for each in descriptions), key=len)[:4_000]
+    assert len(prose) == 4_000
+    lane, body, tokens = encode(to_call(f"Summarise:\n\n{prose}", model="gpt-5-mini"), account="a")
+    envelope = msgspec.msgpack.encode({"args": [prose], "id": "0" * 36})
+
+    blob = pack(Request("a.0.0", "a", "tasks.summarize", lane, body, envelope, tokens))
+
+    assert len(blob) < 0.6 * len(body)
+    assert len(blob) < 0.3 * (len(body) + len(envelope))
+
+
+def test_threads_pack_and_unpack_at_once():
+    bodies = [orjson.dumps({"model": "m", "n": n, "text": f"{n} " * 2_000}) for n in range(40)]
+    found: dict[int, bytes] = {}
+
+    def work(numbers: range) -> None:
+        for n in numbers:
+            blob = pack(Request("a", "a", "t", LANE, bodies[n], b"", 1))
+            found[n] = unpack("a", LANE, blob).body
+
+    threads = [threading.Thread(target=work, args=(range(k, 40, 4),)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [found[n] for n in range(40)] == bodies
+
+
+def test_requests_and_answers_load_nothing_heavy():
+    heavy = (
+        "{'openai', 'httpx2', 'sqlmodel', 'sqlalchemy', 'pydantic', 'pydantic_settings', 'typer'}"
+    )
+    script = f"import sys, lowtide.request, lowtide.answer; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert done.stdout.strip() == "set()", done.stderr
