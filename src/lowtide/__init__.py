@@ -1,1 +1,98 @@
 """lowtide: Celery tasks at Batch-API price."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lowtide.answer import Answer
+    from lowtide.calls import Call, chat, embed, respond
+    from lowtide.errors import (
+        AccountPaused,
+        AttemptsExhausted,
+        BatchFailed,
+        DeadlineExceeded,
+        EndpointNotBatchable,
+        EnvelopeError,
+        InvalidAnswer,
+        InvalidRequest,
+        LowtideError,
+        ProviderError,
+        ProviderUnavailable,
+        RequestExpired,
+        RequestRejected,
+        RequestTooLarge,
+        SettingsError,
+    )
+    from lowtide.reference import TaskReference, task_ref
+    from lowtide.result import BatchResult
+    from lowtide.task import BatchTask, batch_task
+
+_HOMES = {
+    "lowtide.answer": ("Answer",),
+    "lowtide.calls": ("Call", "chat", "embed", "respond"),
+    "lowtide.errors": (
+        "AccountPaused",
+        "AttemptsExhausted",
+        "BatchFailed",
+        "DeadlineExceeded",
+        "EndpointNotBatchable",
+        "EnvelopeError",
+        "InvalidAnswer",
+        "InvalidRequest",
+        "LowtideError",
+        "ProviderError",
+        "ProviderUnavailable",
+        "RequestExpired",
+        "RequestRejected",
+        "RequestTooLarge",
+        "SettingsError",
+    ),
+    "lowtide.reference": ("TaskReference", "task_ref"),
+    "lowtide.result": ("BatchResult",),
+    "lowtide.task": ("BatchTask", "batch_task"),
+}
+_MODULES = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AccountPaused",
+    "Answer",
+    "AttemptsExhausted",
+    "BatchFailed",
+    "BatchResult",
+    "BatchTask",
+    "Call",
+    "DeadlineExceeded",
+    "EndpointNotBatchable",
+    "EnvelopeError",
+    "InvalidAnswer",
+    "InvalidRequest",
+    "LowtideError",
+    "ProviderError",
+    "ProviderUnavailable",
+    "RequestExpired",
+    "RequestRejected",
+    "RequestTooLarge",
+    "SettingsError",
+    "TaskReference",
+    "batch_task",
+    "chat",
+    "embed",
+    "respond",
+    "task_ref",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used: importing lowtide itself costs nothing."""
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module 'lowtide' has no attribute {name!r}")
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,257 @@
+"""The first phase of many tasks at once: run each function, put all requests into their buffers.
+
+Runs in a pool process. What a function raises is given to Celery's own tracer, which retries,
+stores, links and reports it as for any task; so is a result that needs no model after all.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from celery import Celery, signals
+from celery._state import _task_stack
+from celery.app.task import Context
+from celery.app.trace import task_has_custom, trace_task
+from celery.utils.log import get_logger
+from redis.exceptions import RedisError
+
+from lowtide import runtime, steps
+from lowtide.envelope import Body, Envelope, Outcome, record
+from lowtide.errors import BufferUnreachable, InvalidRequest
+from lowtide.ids import custom_id, run_number
+from lowtide.request import Request, encode
+from lowtide.task import DEADLINE_HEADER, due_at
+from lowtide.turn import Turn, turn_of
+
+if TYPE_CHECKING:
+    from lowtide.task import BatchTask
+
+logger = get_logger(__name__)
+_WAITS = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0)
+
+
+class Incoming(NamedTuple):
+    """One task message, as it goes to a pool process.
+
+    Attributes:
+        task: Name of the task.
+        headers: The message's headers with what the worker added: Celery's request dict.
+        body: The message's body.
+    """
+
+    task: str
+    headers: dict[str, Any]
+    body: Body
+
+
+class Accepted(NamedTuple):
+    """What became of one message.
+
+    Attributes:
+        end: "buffered": its request is in the buffer of `lane`. "traced": the task has ended
+            already, `traced` is what Celery's tracer gave. "returned": the buffer cannot be
+            reached, the message goes back to the queue. "alone": something unforeseen; the
+            message is to be handled by itself, in the ordinary way.
+    """
+
+    end: Literal["buffered", "traced", "returned", "alone"]
+    lane: str = ""
+    traced: tuple[int, Any, Any] = (0, None, None)
+
+
+class _Waiting(NamedTuple):
+    """A first phase that found a request."""
+
+    task: BatchTask
+    headers: dict[str, Any]
+    request: Request
+
+
+def accept(app: Celery, incoming: Sequence[Incoming], hostname: str) -> list[Accepted]:
+    """Runs the first phase of each message; returns when all requests are in their buffers.
+
+    Never raises: one bad message must not end the others.
+    """
+    found: list[Accepted | _Waiting] = []
+    for message in incoming:
+        try:
+            found.append(_first_phase(app, message, hostname))
+        except Exception:
+            logger.exception("Task %s could not be accepted with others", message.task)
+            found.append(Accepted("alone"))
+    waiting = [item for item in found if isinstance(item, _Waiting)]
+    ends = iter(_append(app, waiting))
+    return [next(ends) if isinstance(item, _Waiting) else item for item in found]
+
+
+def hand_over(app: Celery, requests: Sequence[Request]) -> None:
+    """Puts requests into their buffers, with patience.
+
+    Raises:
+        BufferUnreachable: Redis did not answer for some seconds; nothing is lost by trying again.
+    """
+    rt = runtime.of(app)
+    for wait in (*_WAITS, None):
+        try:
+            rt.accept(requests)
+        except (RedisError, OSError) as error:
+            if wait is None:
+                raise BufferUnreachable(
+                    f"Redis of the buffers does not answer ({error}); {len(requests)} calls go "
+                    "back to their queue."
+                ) from error
+            rt.clock.sleep(wait)
+        else:
+            return
+
+
+def make_request(
+    task: BatchTask, context: Context, step: steps.Asks, envelope: Envelope
+) -> Request:
+    """The request that `step` asks for.
+
+    Args:
+        task: The task.
+        context: Its request, as Celery names a task's context.
+        step: What the function wants answered.
+        envelope: The task's envelope, history included; it is completed and packed here.
+
+    Raises:
+        InvalidRequest: It cannot be sent.
+    """
+    call = step.call
+    settings = runtime.of(task.app).settings
+    lane, body, tokens = encode(call, account=task.account, max_bytes=settings.max_bytes)
+    envelope.final = step.ends
+    envelope.many = step.ends and call.many
+    if step.ends and call.output is not None and call.output is not task.output:
+        envelope.output = model_path(call.output)
+    due = (context.headers or {}).get(DEADLINE_HEADER)
+    run = run_number(envelope.retries, envelope.replaced_task_nesting)
+    return Request(
+        custom_id=custom_id(context.id, run, len(envelope.history)),
+        task_id=context.id,
+        task=task.name,
+        lane=lane,
+        body=body,
+        envelope=envelope.pack(),
+        tokens=tokens,
+        deadline=due_at(task.deadline) if due is None else float(due),
+    )
+
+
+def earlier_answers(task: BatchTask, context: Context) -> Sequence[Outcome]:
+    """What a generator that is retried was answered before: it is not asked for again."""
+    if not context.retries or not inspect.isgeneratorfunction(inspect.unwrap(task.build)):
+        return ()
+    rt = runtime.of(task.app)
+    for retries in range(context.retries - 1, -1, -1):
+        run = run_number(retries, context.replaced_task_nesting or 0)
+        answers = rt.answers(context.id, run)
+        if answers:
+            return answers
+    return ()
+
+
+def model_path(model: type) -> str:
+    """Where to import `model` from, as "module:qualname".
+
+    Raises:
+        InvalidRequest: It is defined inside a function, so no other replica can find it.
+    """
+    if "<locals>" in model.__qualname__:
+        raise InvalidRequest(
+            f"The output model {model.__qualname__} is defined inside a function; move it to "
+            "the top of its module, or set output= on the task.",
+            {"param": "output"},
+        )
+    return f"{model.__module__}:{model.__qualname__}"
+
+
+def trace(
+    app: Celery, task: BatchTask, request: dict[str, Any], turn: Turn
+) -> tuple[Any, Any, Any, Any]:
+    """Runs Celery's tracer with `turn`; (R, I, T, Rstr) as Celery names them.
+
+    Args:
+        request: What the message and the worker know, args and kwargs included.
+    """
+    with turn_of(turn):
+        return trace_task(task, request["id"], request["args"], request["kwargs"], request, app=app)
+
+
+def _first_phase(app: Celery, message: Incoming, hostname: str) -> Accepted | _Waiting:
+    task = app.tasks[message.task]
+    args, kwargs, embed = message.body.load(app)
+    # The tracer must get what the message held, whatever the user's code does to its arguments.
+    request = dict(message.headers)
+    request.update(args=args, kwargs=kwargs, hostname=hostname, is_eager=False, **embed)
+    context = Context(request, args=args, kwargs=kwargs, called_directly=False)
+    turn = Turn(context.id)
+    try:
+        step = _run(task, context, turn)
+        if isinstance(step, steps.Asks):
+            envelope = Envelope.seal(context, message.body)
+            envelope.history = [record(outcome) for outcome in turn.history]
+            return _Waiting(task, request, make_request(task, context, step, envelope))
+        verdict = Turn(context.id, known=step)
+    except Exception as error:
+        verdict = Turn(context.id, error=error)
+    return _traced(app, task, request, verdict)
+
+
+def _run(task: BatchTask, context: Context, turn: Turn) -> steps.Step:
+    """Runs the task as the tracer would, up to its first request."""
+    with _current_task(task, context):
+        turn.history = earlier_answers(task, context)
+        run = task if task_has_custom(task, "__call__") else task.run
+        if task_has_custom(task, "before_start"):
+            task.before_start(context.id, context.args, context.kwargs)
+        with turn_of(turn):
+            returned = run(*context.args, **context.kwargs)
+    # A `__call__` of the user's own may have answered without running the function.
+    return turn.step if turn.step is not None else steps.Done(returned)
+
+
+@contextmanager
+def _current_task(task: BatchTask, context: Context) -> Iterator[None]:
+    told = {"sender": task, "task_id": context.id, "task": task}
+    told |= {"args": context.args, "kwargs": context.kwargs}
+    _task_stack.push(task)
+    task.request_stack.push(context)
+    try:
+        if signals.task_prerun.receivers:
+            signals.task_prerun.send(**told)
+        yield
+    finally:
+        try:
+            if signals.task_postrun.receivers:
+                signals.task_postrun.send(**told, retval=None, state="BUFFERED")
+        finally:
+            task.request_stack.pop()
+            _task_stack.pop()
+
+
+def _traced(app: Celery, task: BatchTask, request: dict[str, Any], turn: Turn) -> Accepted:
+    retval, info, seconds, shown = trace(app, task, request, turn)
+    return Accepted("traced", traced=(1, retval, seconds) if info else (0, shown, seconds))
+
+
+def _append(app: Celery, waiting: Sequence[_Waiting]) -> list[Accepted]:
+    if not waiting:
+        return []
+    try:
+        hand_over(app, [item.request for item in waiting])
+    except BufferUnreachable as error:
+        logger.warning("%s", error)
+        return [Accepted("returned") for _ in waiting]
+    except Exception as error:
+        if len(waiting) > 1:
+            return [end for item in waiting for end in _append(app, [item])]
+        logger.exception("Request %s could not be buffered", waiting[0].request.custom_id)
+        task, request, _ = waiting[0]
+        return [_traced(app, task, request, Turn(request["id"], error=error))]
+    return [Accepted("buffered", lane=item.request.lane.key) for item in waiting]

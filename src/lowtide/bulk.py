@@ -1,0 +1,229 @@
+"""Many calls in few messages: `delay_many`, and the task that unfolds them on a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from celery import Celery, Task
+from celery.canvas import maybe_signature
+from celery.exceptions import Reject
+from celery.result import AsyncResult, GroupResult
+from celery.utils.functional import maybe_list
+from kombu.utils.uuid import uuid
+
+from lowtide import lifetimes
+from lowtide.task import DEADLINE_HEADER, due_at
+
+if TYPE_CHECKING:
+    from lowtide.task import BatchTask
+
+EXPAND = "lowtide.expand"
+CALLS_IN_MESSAGE = 500
+_BYTES_IN_MESSAGE = 1_000_000
+
+Arguments: TypeAlias = tuple[list[Any], dict[str, Any]]
+
+
+def delay_many(
+    app: Celery,
+    name: str,
+    calls: Iterable[Any],
+    *,
+    task: BatchTask | None = None,
+    link: Any = None,
+    link_error: Any = None,
+    chord: Any = None,
+    deadline: str | float | datetime | None = None,
+    headers: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> GroupResult | AsyncResult:
+    """Sends a call for each of `calls`, some hundred in one message.
+
+    Args:
+        app: The Celery app.
+        name: Name of the batch task.
+        calls: A tuple holds positional arguments, a dict keyword arguments; anything else is the
+            one argument.
+        task: The batch task, where its code is at hand.
+        link: Signature, or list of them, that is called with each result.
+        link_error: Signature, or list of them, that is called for each failure.
+        chord: Signature that is called with the list of all results.
+        deadline: When the answers are needed, as for `BatchTask.apply_async`.
+        headers: Headers of each call.
+        options: Celery's options for where and how messages go: `queue=`, `priority=`, …
+
+    Returns:
+        The results in the order of `calls`. With a chord, the chord's result; its `parent` is
+        the group of results.
+    """
+    arguments = [_arguments(call) for call in calls]
+    group = uuid()
+    make = task.AsyncResult if task is not None else app.AsyncResult
+    results = GroupResult(group, [make(uuid()) for _ in arguments], app=app)
+    body, result = _chord(app, chord, results)
+    due = due_at(task.deadline if task is not None and deadline is None else deadline)
+    common = {
+        "group": group,
+        "headers": {**(headers or {}), **({} if due is None else {DEADLINE_HEADER: due})},
+        "ignore_result": options.pop("ignore_result", None),
+        "embed": {
+            "callbacks": maybe_list(link),
+            "errbacks": maybe_list(link_error),
+            "chain": None,
+            "chord": body,
+        },
+    }
+    ids = iter([member.id for member in results.results])
+    first = 0
+    with app.producer_or_acquire(options.pop("producer", None)) as producer:
+        for some in _messages(arguments):
+            app.send_task(
+                EXPAND,
+                (name, common, first, [next(ids) for _ in some], some),
+                argsrepr=f"<{len(some)} calls of {name}>",
+                kwargsrepr="{}",
+                ignore_result=True,
+                producer=producer,
+                **options,
+            )
+            first += len(some)
+    if chord is not None and not arguments:
+        maybe_signature(body, app=app).delay([])
+    return result
+
+
+def register(app: Celery) -> None:
+    """Makes the unfolding task known to `app`."""
+    if EXPAND not in app._tasks:
+        app.task(expand, name=EXPAND, bind=True, base=_Expand, lazy=False)
+
+
+class _Expand(Task):
+    abstract = True
+    acks_late = True
+    reject_on_worker_lost = True
+    ignore_result = True
+
+
+def expand(
+    self: Task,
+    name: str,
+    common: dict[str, Any],
+    first: int,
+    ids: list[str],
+    calls: list[Arguments],
+) -> None:
+    """Accepts the calls that one message carries, as if each had come by itself.
+
+    Safe to run twice: a request that is in its buffer already is not added again.
+
+    Args:
+        self: The task.
+        name: Name of the batch task.
+        common: What the calls share: group, headers, and the canvas links.
+        first: Index in the group of the first call.
+        ids: Task ids of the calls.
+        calls: (args, kwargs) of each.
+    """
+    from lowtide.accept import Incoming, accept
+    from lowtide.envelope import Body
+    from lowtide.events import TaskEvents
+
+    app, task = self.app, self.app.tasks[name]
+    hostname = self.request.hostname or ""
+    events = TaskEvents(app, hostname)
+    incoming = []
+    for index, (task_id, (args, kwargs)) in enumerate(zip(ids, calls, strict=True), start=first):
+        body = Body.of(args, kwargs, common["embed"], "json")
+        request = _headers(self.request, task, common, task_id, index)
+        incoming.append(Incoming(name, request, body))
+        events.received(task, request, args, kwargs)
+    if self.request.delivery_info.get("redelivered"):
+        incoming = _unfinished(app, incoming)
+    returned = []
+    for message, accepted in zip(incoming, accept(app, incoming, hostname), strict=True):
+        task_id = message.headers["id"]
+        if accepted.end in ("returned", "alone"):
+            returned.append(task_id)
+        else:
+            events.accepted(task, task_id, accepted)
+    events.send()
+    if returned:
+        raise Reject(f"{len(returned)} of {len(ids)} calls wait in the queue", requeue=True)
+
+
+def _unfinished(app: Celery, incoming: list[Any]) -> list[Any]:
+    """Those calls whose tasks have not ended when the message came before."""
+    from celery.app.task import Context
+
+    from lowtide import finality
+
+    contexts = [Context({**message.headers, "task": message.task}) for message in incoming]
+    ended = finality.stored(app, contexts)
+    return [message for message in incoming if message.headers["id"] not in ended]
+
+
+def _headers(
+    own: Any, task: Task, common: Mapping[str, Any], task_id: str, index: int
+) -> dict[str, Any]:
+    """The headers that the call's own message would have had."""
+    within = own.parent_id is not None
+    ignored = common["ignore_result"]
+    return {
+        **common["headers"],
+        "id": task_id,
+        "task": task.name,
+        "root_id": own.root_id if within else task_id,
+        "parent_id": own.parent_id,
+        "group": common["group"],
+        "group_index": index,
+        "origin": own.origin,
+        "ignore_result": task.ignore_result if ignored is None else ignored,
+        "delivery_info": {**(own.delivery_info or {}), "redelivered": False},
+        "correlation_id": task_id,
+        "reply_to": own.reply_to,
+    }
+
+
+def _chord(app: Celery, chord: Any, results: GroupResult) -> tuple[Any, GroupResult | AsyncResult]:
+    """Prepares a chord over `results`: its body as a dict, and what to give to the caller."""
+    if chord is None:
+        return None, results
+    lifetimes.extend(app)
+    body = maybe_signature(chord, app=app).clone()
+    body["chord_size"] = len(results)
+    result = body.freeze()
+    result.parent = results
+    if len(results):
+        app.backend.set_chord_size(results.id, len(results))
+        app.backend.apply_chord((results.id, results.results), body)
+    return body, result
+
+
+def _arguments(call: Any) -> Arguments:
+    if isinstance(call, tuple):
+        return list(call), {}
+    if isinstance(call, dict):
+        return [], call
+    return [call], {}
+
+
+def _messages(arguments: list[Arguments]) -> Iterator[list[Arguments]]:
+    """`arguments` in parts that make messages of bounded size."""
+    part: list[Arguments] = []
+    size = 0
+    for call in arguments:
+        weight = sum(_weight(value) for value in (*call[0], *call[1].values()))
+        if part and (len(part) >= CALLS_IN_MESSAGE or size + weight > _BYTES_IN_MESSAGE):
+            yield part
+            part, size = [], 0
+        part.append(call)
+        size += weight
+    if part:
+        yield part
+
+
+def _weight(value: Any) -> int:
+    return len(value) if isinstance(value, str | bytes) else 64

@@ -1,0 +1,117 @@
+"""Task events from the replica that delivers, for Flower and other monitors."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from celery import Celery, states
+from celery.exceptions import Retry
+from celery.utils.log import get_logger
+from kombu.utils.encoding import safe_repr
+
+from lowtide import hidden
+from lowtide.accept import Accepted
+from lowtide.envelope import Envelope
+
+logger = get_logger(__name__)
+_IN_ONE_MESSAGE = 100
+
+
+class TaskEvents:
+    """Events of one slice, sent together in groups.
+
+    Celery's tracer sends none: for an ordinary task the worker's main process does.
+
+    Args:
+        app: The Celery app.
+        hostname: The worker's node name.
+    """
+
+    def __init__(self, app: Celery, hostname: str) -> None:
+        self._app = app
+        self._hostname = hostname
+        self._shows = hidden.shows_prompts(app)
+        self._events: list[tuple[str, dict[str, Any]]] = []
+
+    def add(self, task: Any, kind: str, task_id: str, **fields: Any) -> None:
+        """Adds one event, unless the task is set to send none."""
+        if task.send_events:
+            self._events.append((kind, {"uuid": task_id, **fields}))
+
+    def received(self, task: Any, request: dict[str, Any], args: Any, kwargs: Any) -> None:
+        """Adds what a worker tells of a message when it comes, for a call that had none."""
+        fields = {
+            "name": task.name,
+            "args": safe_repr(args) if self._shows else hidden.veil(args),
+            "kwargs": safe_repr(kwargs) if self._shows else hidden.veil(kwargs),
+            "root_id": request["root_id"],
+            "parent_id": request["parent_id"],
+            "retries": 0,
+            "eta": None,
+            "expires": None,
+        }
+        self.add(task, "task-received", request["id"], **fields)
+        self.add(task, "task-started", request["id"])
+
+    def accepted(self, task: Any, task_id: str, accepted: Accepted) -> None:
+        """Adds what became of a call in its first phase."""
+        if accepted.end == "buffered":
+            self.add(task, "task-buffered", task_id, routing_key=f"lane {accepted.lane}")
+        elif accepted.traced[0]:
+            failure = accepted.traced[1]
+            fields = {"exception": safe_repr(failure.exception), "traceback": failure.traceback}
+            retried = isinstance(failure.exception, Retry)
+            self.add(task, "task-retried" if retried else "task-failed", task_id, **fields)
+        else:
+            _, shown, seconds = accepted.traced
+            result = shown if self._shows else ""
+            self.add(task, "task-succeeded", task_id, result=result, runtime=seconds)
+
+    def ended(
+        self,
+        task: Any,
+        envelope: Envelope,
+        task_id: str,
+        state: str,
+        retval: Any,
+        info: Any,
+        shown: str | None,
+    ) -> None:
+        """Adds the event that belongs to what Celery's tracer gave.
+
+        The runtime is counted from the moment the call was accepted.
+        """
+        if state == states.SUCCESS:
+            result = shown if self._shows else hidden.veil_item(retval)
+            runtime = max(0.0, time.time() - envelope.accepted_at)
+            self.add(task, "task-succeeded", task_id, result=result, runtime=runtime)
+        elif state in (states.FAILURE, states.RETRY):
+            error = getattr(info.retval, "exc", None) or info.retval
+            kind = "task-failed" if state == states.FAILURE else "task-retried"
+            traceback = str(getattr(retval, "traceback", "") or "")
+            self.add(task, kind, task_id, exception=safe_repr(error), traceback=traceback)
+
+    def send(self) -> None:
+        """Sends what was added. Events are for the eye: a broker that is down ends nothing."""
+        if not self._events:
+            return
+        try:
+            with self._app.amqp.producer_pool.acquire(block=True) as producer:
+                self._send(producer)
+        except Exception as error:
+            logger.warning("%d task events were not sent: %s", len(self._events), error)
+
+    def _send(self, producer: Any) -> None:
+        dispatcher = self._app.events.Dispatcher(
+            producer.connection,
+            hostname=self._hostname,
+            channel=producer.channel,
+            buffer_while_offline=False,
+            buffer_group={"task"},
+            buffer_limit=_IN_ONE_MESSAGE,
+        )
+        for kind, fields in self._events:
+            dispatcher.send(kind, **fields)
+        dispatcher.flush()
+        dispatcher.close()

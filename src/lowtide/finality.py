@@ -1,0 +1,75 @@
+"""What is final already: tasks that ended, or were revoked, before their answer was delivered."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from celery import Celery, signals, states
+from celery.app.task import Context
+from celery.backends.base import BaseKeyValueStoreBackend, DisabledBackend
+from celery.backends.redis import RedisBackend
+from celery.backends.rpc import RPCBackend
+from celery.exceptions import TaskRevokedError
+
+
+def stored(app: Celery, contexts: Sequence[Context]) -> dict[str, dict[str, Any]]:
+    """The final results that the tasks of `contexts` have already, by task id.
+
+    One MGET where the backend has it. A backend that cannot be asked (none, or rpc, whose results
+    lie in the caller's queue) knows of none.
+
+    Raises:
+        Exception: The backend does not answer.
+    """
+    by_backend: dict[int, tuple[Any, list[str]]] = defaultdict(lambda: (None, []))
+    for context in contexts:
+        backend = app.tasks[context.task].backend
+        known = by_backend.setdefault(id(backend), (backend, []))
+        known[1].append(context.id)
+    found: dict[str, dict[str, Any]] = {}
+    for backend, ids in by_backend.values():
+        found.update(_final(backend, ids))
+    return found
+
+
+def _final(backend: Any, ids: list[str]) -> dict[str, dict[str, Any]]:
+    if isinstance(backend, DisabledBackend | RPCBackend):
+        return {}
+    if isinstance(backend, BaseKeyValueStoreBackend):
+        values = backend.mget([backend.get_key_for_task(task_id) for task_id in ids])
+        metas = [None if value is None else backend.decode_result(value) for value in values]
+    else:
+        metas = [backend.get_task_meta(task_id, cache=False) for task_id in ids]
+    return {
+        task_id: meta
+        for task_id, meta in zip(ids, metas, strict=True)
+        if meta is not None and meta["status"] in states.READY_STATES
+    }
+
+
+def repeat(task: Any, context: Context, meta: dict[str, Any]) -> Literal["SKIPPED", "REVOKED"]:
+    """Tells a chord again what its member's final result is.
+
+    It may not know: a revoke of a waiting task tells no chord, and a worker may have died after
+    it stored the result. Only Redis takes a part twice without counting it twice.
+    """
+    was_revoked = meta["status"] == states.REVOKED
+    if context.chord and (was_revoked or isinstance(task.backend, RedisBackend)):
+        result = TaskRevokedError("revoked") if was_revoked else meta["result"]
+        task.backend.on_chord_part_return(context, meta["status"], result)
+    return "REVOKED" if was_revoked else "SKIPPED"
+
+
+def revoke(task: Any, context: Context) -> None:
+    """Ends a task that was revoked while it waited, as a worker does."""
+    task.backend.mark_as_revoked(
+        context.id,
+        "revoked",
+        request=context,
+        store_result=not context.ignore_result or task.store_errors_even_if_ignored,
+    )
+    signals.task_revoked.send(
+        sender=task, request=context, terminated=False, signum=None, expired=False
+    )

@@ -1,0 +1,201 @@
+"""Results and chord parts of many tasks through one Redis pipeline.
+
+Celery's tracer stores each result with three round trips and each chord part with one more. While
+a pipe is open, its backend's SUCCESS writes and chord parts are collected and go out together.
+All else (failures, retries, the last part of each chord) first flushes the pipe and then takes
+Celery's own way. Other backends than Redis are left as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextvars import ContextVar, Token
+from functools import cache
+from importlib.resources import files
+from typing import Any, Self
+
+from celery import Celery, states
+from celery.app.task import Context
+from celery.backends.redis import RedisBackend
+from kombu.exceptions import EncodeError
+
+_SIZE = 200
+_RETRIES = 3
+# What no second try would mend: Celery makes the task fail for these.
+_PERMANENT = (EncodeError, TypeError, ValueError, NotImplementedError)
+_current: ContextVar[OutcomePipe | None] = ContextVar("lowtide_outcome_pipe", default=None)
+
+
+class OutcomePipe:
+    """Collects what is written for the tasks of one slice; a context manager.
+
+    Attributes:
+        trouble: What went wrong with the result backend, if anything. Since the last flush
+            nothing is sure then, and chord parts are not sure at all.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self.trouble: Exception | None = None
+        self._backend = app.backend
+        self._pipes = isinstance(self._backend, RedisBackend)
+        self._commands: list[tuple[Any, ...]] = []
+        self._last_parts: dict[str, tuple[Context, str, Any]] = {}
+        self._token: Token[OutcomePipe | None] | None = None
+
+    def __enter__(self) -> Self:
+        self.watch(self._backend)
+        self._token = _current.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._finish()
+        finally:
+            if self._token is not None:
+                _current.reset(self._token)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all that was written is stored."""
+        return not self._commands
+
+    def watch(self, backend: Any) -> None:
+        """Sees to it that `backend` writes through the pipe that is open, and tells of trouble.
+
+        Celery makes backends one for each thread; each is patched once.
+        """
+        if "_lowtide_watched" not in backend.__dict__:
+            _patch(backend)
+
+    def flush(self) -> None:
+        """Sends what is collected.
+
+        Raises:
+            Exception: Redis did not take it; `trouble` tells the same.
+        """
+        if self._commands:
+            commands, self._commands = self._commands, []
+            try:
+                self._backend.ensure(self._execute, (commands,), max_retries=_RETRIES)
+            except Exception as error:
+                self._commands = commands
+                self.trouble = error
+                raise
+
+    def takes(self, backend: Any, state: str) -> bool:
+        """Whether an outcome in `state` for `backend` goes into the pipe; flushes it if not."""
+        if self._pipes and backend is self._backend and state == states.SUCCESS:
+            return True
+        self.flush()
+        return False
+
+    def store(self, task_id: str, result: Any, traceback: Any, request: Context | None) -> None:
+        """Collects a SUCCESS result."""
+        backend = self._backend
+        meta = backend._get_result_meta(
+            result=result, state=states.SUCCESS, traceback=traceback, request=request
+        )
+        meta["task_id"] = task_id
+        value = backend.encode(meta)
+        if isinstance(value, str) and len(value) > backend._MAX_STR_VALUE_SIZE:
+            raise ValueError(f"the result of task {task_id} is too large for the Redis backend")
+        in_chord = request is not None and request.chord
+        # A chord with nested groups reads its members' results when the last one is there.
+        expires = backend._chord_result_expires if in_chord else backend.expires
+        key = backend.get_key_for_task(task_id)
+        self._add(("SETEX", key, expires, value) if expires else ("SET", key, value))
+        self._add(("PUBLISH", key, value))
+
+    def chord_part(self, request: Context, state: str, result: Any) -> None:
+        """Collects a part of a chord; the newest of each chord waits for the end of the slice."""
+        earlier = self._last_parts.get(request.group)
+        self._last_parts[request.group] = (request, state, result)
+        if earlier is not None:
+            self._add_part(*earlier)
+
+    def _add_part(self, request: Context, state: str, result: Any) -> None:
+        backend = self._backend
+        group, index = request.group, request.group_index
+        score = "+inf" if index is None else index
+        encoded = backend.encode([1, request.id, state, backend.encode_result(result, state)])
+        keys = [backend.get_key_for_group(group, name) for name in (".j", ".d", ".c")]
+        ordered = "1" if backend._chord_zset else "0"
+        member = f"{request.id}:{score}"
+        expires = backend.chord_expires or 0
+        self._add(("EVALSHA", _sha(), 3, *keys, member, encoded, ordered, score, expires))
+
+    def _add(self, command: tuple[Any, ...]) -> None:
+        self._commands.append(command)
+        if len(self._commands) >= _SIZE:
+            self.flush()
+
+    def _execute(self, commands: list[tuple[Any, ...]]) -> None:
+        with self._backend.client.pipeline(transaction=False) as pipe:
+            if any(command[0] == "EVALSHA" for command in commands):
+                pipe.execute_command("SCRIPT LOAD", _chord_part())
+            for command in commands:
+                pipe.execute_command(*command)
+            pipe.execute()
+
+    def _finish(self) -> None:
+        """Flushes, then counts each chord's newest part as Celery does, which may fire its body."""
+        if self.trouble is not None:
+            return
+        try:
+            self.flush()
+            for request, state, result in self._last_parts.values():
+                self._backend._lowtide_chord_part(request, state, result)
+        except Exception as error:
+            self.trouble = error
+
+
+@cache
+def _chord_part() -> str:
+    return (files("lowtide") / "lua" / "chord_part.lua").read_text("utf-8")
+
+
+@cache
+def _sha() -> str:
+    return hashlib.sha1(_chord_part().encode(), usedforsecurity=False).hexdigest()
+
+
+def _patch(backend: Any) -> None:
+    """Routes what `backend` stores through the open pipe, if there is one."""
+    store, part = getattr(backend, "_store_result", None), backend.on_chord_part_return
+
+    def store_result(
+        task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kw: Any
+    ) -> Any:
+        pipe = _current.get()
+        try:
+            if pipe is not None and pipe.takes(backend, state):
+                pipe.store(task_id, result, traceback, request)
+                return result
+            return store(task_id, result, state, traceback, request=request, **kw)  # type: ignore[misc]
+        except Exception as error:
+            _note(pipe, error)
+            raise
+
+    def on_chord_part_return(
+        request: Context, state: str, result: Any, propagate: Any = None, **kw: Any
+    ) -> Any:
+        pipe = _current.get()
+        try:
+            if pipe is not None and request.group and pipe.takes(backend, state):
+                pipe.chord_part(request, state, result)
+                return None
+            return part(request, state, result, propagate, **kw)
+        except Exception as error:
+            _note(pipe, error)
+            raise
+
+    backend._lowtide_watched = True
+    backend._lowtide_chord_part = part
+    if store is not None:
+        backend._store_result = store_result
+    backend.on_chord_part_return = on_chord_part_return
+
+
+def _note(pipe: OutcomePipe | None, error: Exception) -> None:
+    if pipe is not None and not isinstance(error, _PERMANENT):
+        pipe.trouble = error

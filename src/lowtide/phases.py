@@ -1,0 +1,133 @@
+"""The phases of a batch task as Celery's tracer meets them, in `task.run`."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from lowtide import steps
+from lowtide.answer import Answer
+from lowtide.calls import Call
+from lowtide.envelope import Body, Envelope, Outcome, record
+from lowtide.errors import BufferUnreachable, LowtideError
+from lowtide.lane import Lane
+from lowtide.turn import Turn, turn_of
+
+if TYPE_CHECKING:
+    from lowtide.task import BatchTask
+
+
+def play(task: BatchTask, turn: Turn, args: Any, kwargs: Any) -> Any:
+    """Does what `turn` is for; leaves in `turn.step` what was found.
+
+    Raises:
+        Deferred: In the second phase, when the task has another request.
+        Exception: What the user's code raises, or the provider's error.
+    """
+    if turn.error is not None:
+        raise turn.error
+    if turn.known is None and turn.envelope is not None and turn.envelope.final:
+        turn.known = steps.Done(_result(task, turn.envelope, turn.history[-1]))
+    if turn.known is None:
+        turn.known = steps.advance(task.build(*args, **kwargs), turn.history, task.to_call)
+    turn.step = turn.known
+    if isinstance(turn.step, steps.Done):
+        return turn.step.value
+    if turn.envelope is None:
+        return None
+    from lowtide.worker_request import Deferred
+
+    raise Deferred("waits for its next answer")
+
+
+def defer(task: BatchTask, args: Any, kwargs: Any) -> Any:
+    """The first phase of one task alone, as the ordinary strategy runs it.
+
+    Raises:
+        Deferred: The request is in its lane's buffer.
+        Returned: The buffer could not be reached; the message is to go back.
+        Exception: What the user's code raises.
+    """
+    from lowtide import accept, worker_request
+
+    context = task.request
+    # Before the user's code, which may change its arguments.
+    embed = {
+        "callbacks": context.callbacks,
+        "errbacks": context.errbacks,
+        "chain": context.chain,
+        "chord": context.chord,
+    }
+    body = Body.of(args, kwargs, embed, task.serializer or "json")
+    with turn_of(Turn(context.id, taken=True)):
+        history = accept.earlier_answers(task, context)
+        step = steps.advance(task.build(*args, **kwargs), history, task.to_call)
+    if isinstance(step, steps.Done):
+        return step.value
+    envelope = Envelope.seal(context, body)
+    envelope.history = [record(outcome) for outcome in history]
+    request = accept.make_request(task, context, step, envelope)
+    try:
+        accept.hand_over(task.app, [request])
+    except BufferUnreachable as error:
+        raise worker_request.Returned(error.message) from error
+    raise worker_request.Deferred(request.lane.key)
+
+
+def run_now(task: BatchTask, args: Any, kwargs: Any) -> Any:
+    """Both phases at once, through the provider's synchronous API at full price.
+
+    Raises:
+        LowtideError: The request cannot be made, or the provider failed it.
+    """
+    returned = task.build(*args, **kwargs)
+    step = steps.run_through(returned, task.to_call, lambda call: _ask_now(task, call))
+    if isinstance(step, steps.Done):
+        return step.value
+    outcome = _ask_now(task, step.call)
+    if isinstance(outcome, LowtideError):
+        raise outcome
+    answer = Answer(*outcome, step.call.output)
+    return steps.jsonable(_completed(task, answer, many=step.call.many))
+
+
+def _ask_now(task: BatchTask, call: Call) -> Outcome:
+    from lowtide import runtime
+    from lowtide.request import encode
+
+    # Checked as a batch would check it: what works eagerly works deferred.
+    lane, body, _ = encode(call, account=task.account)
+    try:
+        answer = runtime.of(task.app).run_now(lane, json.loads(body))
+    except LowtideError as error:
+        return explained(error, task, task.request.id, lane)
+    return call.endpoint, answer
+
+
+def explained(
+    error: LowtideError, task: BatchTask, task_id: str | None, lane: Lane
+) -> LowtideError:
+    """The provider's error with the task and the lane in its details."""
+    return error.about(task=task.name, task_id=task_id, lane=lane.key)
+
+
+def _result(task: BatchTask, envelope: Envelope, outcome: Outcome) -> Any:
+    """A plain function's result."""
+    if isinstance(outcome, LowtideError):
+        raise outcome
+    endpoint, body = outcome
+    output = _model(envelope.output) if envelope.output else task.output
+    return steps.jsonable(_completed(task, Answer(endpoint, body, output), many=envelope.many))
+
+
+def _completed(task: BatchTask, answer: Answer, *, many: bool) -> Any:
+    # `many` is rare, and a `complete` that somebody wrote need not know it.
+    return task.complete(answer, many=True) if many else task.complete(answer)
+
+
+def _model(path: str) -> Any:
+    """The output model at `path`, "module:qualname"."""
+    module, _, name = path.partition(":")
+    return reduce(getattr, name.split("."), importlib.import_module(module))

@@ -1,0 +1,276 @@
+"""The second phase of many tasks at once: each ends as Celery would have ended it.
+
+Every task runs through Celery's own tracer with its stored envelope, so that results, links,
+chains, chords, errbacks, retries, hooks and signals are Celery's. Result writes and chord parts
+share one pipeline, and events go out in groups, which makes it fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from celery import Celery, states
+from celery.app.task import Context
+from celery.exceptions import Reject
+from celery.utils.log import get_logger
+
+from lowtide import finality, steps
+from lowtide.accept import make_request, trace
+from lowtide.envelope import Envelope, Outcome, recall, unpack
+from lowtide.errors import EnvelopeError, LowtideError
+from lowtide.events import TaskEvents
+from lowtide.outcome_pipe import OutcomePipe
+from lowtide.request import Request
+from lowtide.turn import Turn
+
+logger = get_logger(__name__)
+
+Ending: TypeAlias = Literal[
+    "SUCCESS",
+    "FAILURE",
+    "RETRY",
+    "REVOKED",
+    "IGNORED",
+    "CONTINUED",
+    "SKIPPED",
+    "UNKNOWN",
+    "AGAIN",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """A request with its outcome.
+
+    Attributes:
+        request: The request, as it was accepted.
+        outcome: (endpoint, response body), or the error that the task is to get.
+    """
+
+    request: Request
+    outcome: Outcome
+
+    @property
+    def custom_id(self) -> str:
+        """The request's name."""
+        return self.request.custom_id
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What became of a task.
+
+    Attributes:
+        custom_id: The request's name.
+        state: The request is done with, for good, when it is one of
+            "SUCCESS", "FAILURE": the result is stored, links and chords are told;
+            "RETRY": the task was sent again by Celery, with a request of its own to come;
+            "REVOKED": the task was revoked meanwhile, its chord is told;
+            "IGNORED": the task replaced itself, or raised `Ignore`;
+            "CONTINUED": a generator asks again: append `next` before this one is settled;
+            "SKIPPED": the task had its final state already.
+            It is to be delivered later when it is
+            "UNKNOWN": this replica does not know the task, or not this envelope's version;
+            "AGAIN": the result backend failed: nothing is sure to be stored.
+        next: A generator's next request.
+    """
+
+    custom_id: str
+    state: Ending
+    next: Request | None = None
+
+
+def resume(
+    app: Celery,
+    items: Sequence[Resumption],
+    hostname: str,
+    *,
+    revoked: Collection[str] = (),
+) -> list[Resumed]:
+    """Ends tasks, or takes generators to their next request. One bad item never hurts another.
+
+    Args:
+        app: The Celery app that has the tasks.
+        items: Requests with their outcomes; an item that is there twice is done once.
+        hostname: The worker's node name, for results and events.
+        revoked: Ids of tasks known to be revoked, where the result backend may not tell.
+
+    Returns:
+        What became of each item, in their order.
+
+    Raises:
+        Exception: The result backend could not be asked for what is final; nothing was done.
+    """
+    opened = [_open(app, item, hostname) for item in items]
+    stored = finality.stored(app, [task.context for task in opened if isinstance(task, _Opened)])
+    events = TaskEvents(app, hostname)
+    ends: list[Resumed] = []
+    sure = 0
+    done: set[str] = set()
+    with OutcomePipe(app) as pipe:
+        for task in opened:
+            if pipe.trouble is not None:
+                break
+            if isinstance(task, Resumed):
+                ends.append(task)
+            elif task.custom_id in done:
+                ends.append(Resumed(task.custom_id, "SKIPPED"))
+            else:
+                done.add(task.custom_id)
+                ends.append(_end(task, pipe, events, stored.get(task.task_id), revoked))
+            if pipe.is_empty and pipe.trouble is None:
+                sure = len(ends)
+    if pipe.trouble is not None:
+        return _unsure(opened, ends[:sure], pipe.trouble)
+    events.send()
+    return ends
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """An item whose envelope is read."""
+
+    item: Resumption
+    task: Any
+    envelope: Envelope
+    request: dict[str, Any]
+
+    @property
+    def custom_id(self) -> str:
+        return self.item.custom_id
+
+    @property
+    def task_id(self) -> str:
+        return self.item.request.task_id
+
+    @property
+    def context(self) -> Context:
+        return Context(self.request, called_directly=False)
+
+    @property
+    def has_links(self) -> bool:
+        return bool(self.request.get("callbacks") or self.request.get("chain"))
+
+    @property
+    def has_chord(self) -> bool:
+        return bool(self.request.get("chord"))
+
+
+def _open(app: Celery, item: Resumption, hostname: str) -> _Opened | Resumed:
+    request = item.request
+    task = app.tasks.get(request.task)
+    if task is None:
+        logger.error(
+            "Task %s[%s] has its answer, but this worker does not know the task; it is left for "
+            "one that does. Import its module here (`include=`), or start such a worker.",
+            request.task,
+            request.task_id,
+        )
+        return Resumed(item.custom_id, "UNKNOWN")
+    try:
+        envelope = unpack(request.envelope)
+        loaded = envelope.load(app, request.task_id, request.task, hostname)
+    except Exception as error:
+        return _unreadable(app, item, error)
+    return _Opened(item, task, envelope, loaded)
+
+
+def _unreadable(app: Celery, item: Resumption, error: Exception) -> Resumed:
+    """Ends a task of which no more than its id is known."""
+    request = item.request
+    if isinstance(error, EnvelopeError) and error.code == "version":
+        logger.error("Task %s[%s] is left: %s", request.task, request.task_id, error)
+        return Resumed(item.custom_id, "UNKNOWN")
+    logger.error("Task %s[%s] cannot be ended: %s", request.task, request.task_id, error)
+    broken = EnvelopeError(f"The stored task cannot be read: {error}", {"code": "damaged"})
+    try:
+        app.backend.mark_as_failure(request.task_id, explained(broken, request))
+    except Exception:
+        logger.exception("The failure of task %s could not be stored", request.task_id)
+        return Resumed(item.custom_id, "AGAIN")
+    return Resumed(item.custom_id, "FAILURE")
+
+
+def _end(
+    opened: _Opened,
+    pipe: OutcomePipe,
+    events: TaskEvents,
+    stored: dict[str, Any] | None,
+    revoked: Collection[str],
+) -> Resumed:
+    """Ends one task, or takes it to its next request."""
+    try:
+        pipe.watch(opened.task.backend)
+        if stored is not None:
+            pipe.flush()
+            return Resumed(opened.custom_id, finality.repeat(opened.task, opened.context, stored))
+        if opened.task_id in revoked:
+            pipe.flush()
+            finality.revoke(opened.task, opened.context)
+            events.add(opened.task, "task-revoked", opened.task_id, terminated=False, expired=False)
+            return Resumed(opened.custom_id, "REVOKED")
+        ended = _traced(opened, events)
+        if opened.has_links:
+            # As near to its links as Celery stores a result.
+            pipe.flush()
+    except Exception:
+        logger.exception("Task %s[%s] could not be ended", opened.task.name, opened.task_id)
+        return Resumed(opened.custom_id, "AGAIN")
+    return ended
+
+
+def _traced(opened: _Opened, events: TaskEvents) -> Resumed:
+    """Runs Celery's tracer for the task's last phase."""
+    request, outcome = opened.item.request, opened.item.outcome
+    if isinstance(outcome, LowtideError):
+        outcome = explained(outcome, request)
+    history = [recall(entry) for entry in opened.envelope.history]
+    turn = Turn(request.task_id, history=[*history, outcome], envelope=opened.envelope)
+    app = opened.task.app
+    try:
+        retval, info, _, shown = trace(app, opened.task, opened.request, turn)
+    except Reject as error:
+        # There is no message to reject: the task ends, as one rejected without requeue does.
+        opened.task.backend.mark_as_failure(request.task_id, error, request=opened.context)
+        return Resumed(opened.custom_id, "FAILURE")
+    if isinstance(turn.step, steps.Asks) and info is not None and info.state == states.IGNORED:
+        return _continued(opened, turn.step, outcome)
+    state = states.SUCCESS if info is None else info.state
+    events.ended(opened.task, opened.envelope, request.task_id, state, retval, info, shown)
+    return Resumed(opened.custom_id, state)
+
+
+def _continued(opened: _Opened, step: steps.Asks, outcome: Outcome) -> Resumed:
+    """The generator's next request, with its history one outcome longer."""
+    envelope = unpack(opened.item.request.envelope)
+    envelope.history = envelope.followed_by(outcome)
+    try:
+        following = make_request(opened.task, opened.context, step, envelope)
+    except LowtideError as error:
+        # The request cannot be sent: the task fails with the reason.
+        verdict = Turn(opened.task_id, error=error)
+        trace(opened.task.app, opened.task, opened.request, verdict)
+        return Resumed(opened.custom_id, "FAILURE")
+    return Resumed(opened.custom_id, "CONTINUED", following)
+
+
+def _unsure(
+    opened: Sequence[_Opened | Resumed], sure: Sequence[Resumed], trouble: Exception
+) -> list[Resumed]:
+    """What is known when the result backend failed: chord parts are only sure at the very end."""
+    logger.warning("The result backend failed, answers wait and are tried again: %s", trouble)
+    ends = [
+        Resumed(task.custom_id, "AGAIN") if isinstance(task, _Opened) and task.has_chord else end
+        for task, end in zip(opened, sure, strict=False)
+    ]
+    rest = opened[len(ends) :]
+    return ends + [
+        task if isinstance(task, Resumed) else Resumed(task.custom_id, "AGAIN") for task in rest
+    ]
+
+
+def explained(error: LowtideError, request: Request) -> LowtideError:
+    """The error with the task and the lane in its details."""
+    return error.about(task=request.task, task_id=request.task_id, lane=request.lane.key)

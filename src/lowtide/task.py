@@ -1,0 +1,214 @@
+"""Batch tasks: what a user makes with `@batch_task`, and how Celery sees them.
+
+A batch task runs in two phases. In the first, the user's function tells what to ask the model;
+the request goes into its lane's buffer and the task ends without a result. In the second, on any
+replica and maybe hours later, the answer is there and the task ends as any Celery task does.
+
+Light to import, for apps that only send tasks.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from celery import Celery, Task, shared_task
+from celery.result import GroupResult
+
+from lowtide import hidden, lifetimes
+from lowtide.calls import CHAT, Call, to_call
+from lowtide.durations import parse_duration
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from lowtide.answer import Answer
+    from lowtide.result import BatchResult
+
+DEADLINE_HEADER = "lowtide_deadline"
+
+
+class BatchTask(Task):
+    """A Celery task whose result is made of a model's answers.
+
+    Use it as `@app.task(base=BatchTask, model="gpt-5-mini")`, or through `batch_task`.
+
+    Attributes:
+        model: Model name; a call or a body may name another.
+        account: Name of the provider account in the settings.
+        endpoint: Path of the API that a returned prompt or body goes to.
+        output: Pydantic model that answers validate against; the result is it as a dict.
+        params: Other parameters of the API for every call, such as `{"temperature": 0}`.
+        deadline: When the answer is needed, counted from the call: "6h" or seconds.
+        postprocess: Makes a plain function's result from the `Answer`.
+        micro_batch: How many messages are accepted together at most.
+        linger: Seconds that a message waits for others to be accepted with.
+    """
+
+    abstract = True
+    acks_late = True
+    reject_on_worker_lost = True
+    Strategy = "lowtide.strategy:batching"
+    Request = "lowtide.worker_request:BatchRequest"
+
+    model: str | None = None
+    account: str = "default"
+    endpoint: str = CHAT
+    output: type[BaseModel] | None = None
+    params: Mapping[str, Any] | None = None
+    deadline: str | float | None = None
+    postprocess: Callable[[Answer], Any] | None = None
+    micro_batch = 64
+    linger = 0.01
+
+    build: Callable[..., Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # Below autoretry, which wraps `run` later: so it works in both phases.
+        super().__init_subclass__(**kwargs)
+        own = cls.__dict__
+        if "run" in own:
+            _check_function(own["run"], cls.__name__)
+            cls.build = own["run"]
+            cls.run = BatchTask._run_phase
+        if own.get("_decorated") and inspect.isfunction(own.get("postprocess")):
+            # Given as an option it is a function, not a method.
+            cls.postprocess = staticmethod(own["postprocess"])
+        if cls.deadline is not None:
+            parse_duration(cls.deadline)
+
+    @classmethod
+    def on_bound(cls, app: Celery) -> None:
+        """Switches lowtide on in `app`; the first batch task that it binds does it."""
+        from lowtide import bulk, runtime
+
+        lifetimes.extend(app)
+        runtime.install(app)
+        bulk.register(app)
+
+    def _run_phase(self, *args: Any, **kwargs: Any) -> Any:
+        """What Celery calls as `run`: the phase that is due, or both when the caller waits."""
+        from lowtide import phases, turn
+
+        mine = turn.take(self.request)
+        if mine is not None:
+            return phases.play(self, mine, args, kwargs)
+        if turn.is_direct(self.request):
+            return phases.run_now(self, args, kwargs)
+        return phases.defer(self, args, kwargs)
+
+    def to_call(self, returned: object) -> Call:
+        """What the function returned or yielded, completed with the task's defaults.
+
+        Raises:
+            InvalidRequest: It cannot become a request.
+        """
+        return to_call(
+            returned,
+            endpoint=self.endpoint,
+            model=self.model,
+            output=self.output,
+            params=self.params,
+        )
+
+    def complete(self, answer: Answer, *, many: bool = False) -> Any:
+        """The result of a plain function, made from the answer; subclasses may override it.
+
+        It runs as the task: `self.request`, `self.retry` and `self.replace` work.
+
+        Args:
+            answer: The provider's answer.
+            many: An embeddings call had several inputs: the result is the list of vectors.
+        """
+        if self.postprocess is not None:
+            return self.postprocess(answer)
+        return answer.value(many)
+
+    def apply_async(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        *positional: Any,
+        deadline: str | float | datetime | None = None,
+        **options: Any,
+    ) -> BatchResult:
+        """Sends the call, as `Task.apply_async` does.
+
+        Args:
+            args: Positional arguments of the function.
+            kwargs: Keyword arguments of the function.
+            positional: As Celery's.
+            deadline: When the answer is needed: "6h" or seconds from now, or a point in time.
+            options: Celery's options.
+        """
+        due = due_at(self.deadline if deadline is None else deadline)
+        # A retry carries the deadline that the call was given, in its headers.
+        headers = options.get("headers") or {}
+        if due is not None and (deadline is not None or DEADLINE_HEADER not in headers):
+            options["headers"] = {**headers, DEADLINE_HEADER: due}
+        if not hidden.shows_prompts(self.app):
+            options.setdefault("argsrepr", hidden.veil(args or ()))
+            options.setdefault("kwargsrepr", hidden.veil(kwargs or {}))
+        return super().apply_async(args, kwargs, *positional, **options)
+
+    def delay_many(self, calls: Iterable[Any], **options: Any) -> GroupResult:
+        """Sends many calls in few messages; see `lowtide.bulk.delay_many`."""
+        from lowtide import bulk
+
+        return bulk.delay_many(self.app, self.name, calls, task=self, **options)
+
+    def AsyncResult(self, task_id: str, **kwargs: Any) -> BatchResult:  # noqa: N802 - Celery's name
+        """The result of a call, which also tells where its request is meanwhile."""
+        from lowtide.result import BatchResult
+
+        return BatchResult(
+            task_id, backend=self.backend, task_name=self.name, app=self._get_app(), **kwargs
+        )
+
+    @property
+    def resultrepr_maxsize(self) -> int:
+        """How much of a result Celery's log may show: nothing, unless prompts may be shown."""
+        return 1024 if hidden.shows_prompts(self.app) else 0
+
+
+def batch_task(*function: Callable[..., Any], **options: Any) -> Any:
+    """Makes a function a batch task of every Celery app, as `celery.shared_task` does.
+
+    Args:
+        function: The function, when used without parentheses.
+        options: The attributes of `BatchTask` (`model=`, `output=`, `deadline=`, …) and every
+            option of a Celery task (`name=`, `bind=`, `autoretry_for=`, …).
+
+    Raises:
+        TypeError: The function is async, or an option cannot be what it is.
+    """
+    options.setdefault("base", BatchTask)
+
+    def decorate(fun: Callable[..., Any]) -> Any:
+        _check_function(fun, getattr(fun, "__name__", "task"))
+        return shared_task(**options)(fun)
+
+    if function:
+        return decorate(*function)
+    return decorate
+
+
+def due_at(deadline: str | float | datetime | None) -> float | None:
+    """The deadline in epoch seconds, from a duration counted from now or a point in time."""
+    if deadline is None:
+        return None
+    if isinstance(deadline, datetime):
+        return deadline.timestamp()
+    return time.time() + parse_duration(deadline)
+
+
+def _check_function(function: Any, name: str) -> None:
+    bare = inspect.unwrap(getattr(function, "__func__", function))
+    if inspect.iscoroutinefunction(bare) or inspect.isasyncgenfunction(bare):
+        raise TypeError(
+            f"Batch task {name} is async, which Celery does not run; make it a plain function "
+            "that returns its request, or a generator that yields its requests."
+        )

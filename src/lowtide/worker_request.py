@@ -1,0 +1,82 @@
+"""The worker's side of one message of a batch task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from celery.exceptions import Ignore, WorkerLostError
+from celery.utils.collections import LimitedSet
+from celery.worker import state
+from celery.worker.request import Request
+
+from lowtide.errors import LowtideError
+
+MAX_LOSSES = 3
+# Task ids by how often this worker lost a pool process to them. Bounded, as Celery's revokes are.
+_lost: list[LimitedSet] = [LimitedSet(maxlen=10_000, expires=86_400) for _ in range(MAX_LOSSES)]
+
+
+class Deferred(Ignore):
+    """The task goes on later: its request waits in a buffer. Not an error; nothing is stored."""
+
+
+class Returned(Ignore):
+    """The buffer cannot be reached: the message goes back to its queue."""
+
+
+class KilledItsWorker(LowtideError):
+    """Running this task killed its worker process again and again."""
+
+
+class BatchRequest(Request):
+    """A message of a batch task in the worker's main process.
+
+    Named in `Task.Request`. It knows that a task may end without a result, and that a message
+    which keeps killing its worker process must not come back for ever.
+    """
+
+    def on_failure(
+        self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+    ) -> Any:
+        """As Celery's, with three endings more."""
+        error = exc_info.exception
+        if isinstance(error, ExceptionWithTraceback):
+            error = error.exc
+        if isinstance(error, Deferred):
+            self.buffered(str(error))
+            return None
+        if isinstance(error, Returned):
+            self.returned()
+            return None
+        if isinstance(error, WorkerLostError | SystemExit) and self._lost_too_often():
+            return super().on_failure(self._killed(), send_failed_event, return_ok=False)
+        return super().on_failure(exc_info, send_failed_event, return_ok)
+
+    def buffered(self, lane: str) -> None:
+        """Ends the message: its request is in the buffer of `lane`."""
+        state.task_ready(self)
+        self.acknowledge()
+        self.send_event("task-buffered", routing_key=f"lane {lane}")
+
+    def returned(self) -> None:
+        """Gives the message back to its queue, for this or another worker to try again."""
+        state.task_ready(self)
+        self.reject(requeue=True)
+
+    def _lost_too_often(self) -> bool:
+        for seen in _lost:
+            if self.id not in seen:
+                seen.add(self.id)
+                return False
+        return True
+
+    def _killed(self) -> ExceptionInfo:
+        try:
+            raise KilledItsWorker(
+                f"Task {self.name}[{self.id}] killed its worker process {MAX_LOSSES + 1} times; "
+                "look for a crash in native code, or for too much memory.",
+                {"task": self.name, "task_id": self.id},
+            )
+        except KilledItsWorker:
+            return ExceptionInfo()

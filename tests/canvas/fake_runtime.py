@@ -1,0 +1,143 @@
+"""A stand-in for the pipeline: requests go into a Redis list, answers are made by a rule.
+
+It lets the Celery side be tested by itself: `lowtide.runtime` is replaced before any batch task
+is bound, and the task `canvas.fan_out` answers what waits.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import orjson
+from celery import Celery
+from redis import Redis
+
+from lowtide.clock import SystemClock
+from lowtide.connect import connect
+from lowtide.envelope import answers_of
+from lowtide.errors import LowtideError, RequestRejected
+from lowtide.lane import Lane
+from lowtide.request import Request, pack, unpack
+
+PENDING, SEEN, PACKED, HELD, RESUMED = "canvas:pending", "canvas:seen", "canvas:packed", "canvas:held", "canvas:resumed"
+_APPEND = """
+local added = 0
+for i = 1, #ARGV, 3 do
+  if redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) == 1 then
+    redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 2])
+    redis.call('RPUSH', KEYS[2], ARGV[i])
+    added = added + 1
+  end
+end
+return added
+"""
+
+
+class FakeRuntime:
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+        self.settings = SimpleNamespace(max_bytes=1_000_000, show_prompts=False)
+        self.clock = SystemClock()
+
+    @property
+    def redis(self) -> Redis:
+        return connect(os.environ["CANVAS_REDIS"])
+
+    def accept(self, requests: Sequence[Request]) -> None:
+        if self.redis.exists("canvas:down"):
+            raise ConnectionError("the buffers' Redis is down")
+        argv: list[Any] = []
+        for request in requests:
+            argv += [request.custom_id, request.lane.key, pack(request)]
+        self.redis.eval(_APPEND, 3, SEEN, PENDING, PACKED, *argv)
+
+    def run_now(self, lane: Lane, body: dict[str, Any]) -> dict[str, Any]:
+        outcome = answer(lane.endpoint, body, "now", self.redis)
+        if isinstance(outcome, LowtideError):
+            raise outcome
+        return outcome[1]
+
+    def where(self, task_id: str) -> dict[str, Any] | None:
+        for custom_id, lane in self.redis.hgetall(SEEN).items():
+            if custom_id.decode().startswith(task_id):
+                return {"state": "BUFFERED", "lane": lane.decode()}
+        return None
+
+    def answers(self, task_id: str, retries: int) -> list[Any]:
+        found = []
+        for custom_id, blob in self.redis.hgetall(PACKED).items():
+            name, tried, step = custom_id.decode().rsplit(".", 2)
+            if name == task_id and int(tried) == retries:
+                found.append((int(step), blob))
+        return answers_of(max(found)[1]) if found else []
+
+
+def answer(endpoint: str, body: dict[str, Any], name: str, redis: Redis) -> Any:
+    """The outcome of a request: "R(text)", an error for "FAIL", an error once for "FLAKY"."""
+    text = _text(body)
+    flaky = "FLAKY" in text and redis.incr(f"canvas:flaky:{name}") == 1
+    if "FAIL" in text or flaky:
+        return RequestRejected(f"refused: {'flaky' if flaky else 'FAIL'}", {"code": "bad", "batch": "batch_1"})
+    if endpoint.endswith("embeddings"):
+        given = body["input"]
+        rows = [given] if isinstance(given, str) else given
+        return endpoint, {"data": [{"index": i, "embedding": [float(len(row))]} for i, row in enumerate(rows)]}
+    said = text if text.startswith("{") else f"R({text})"
+    if endpoint.endswith("responses"):
+        item = {"type": "message", "content": [{"type": "output_text", "text": said}]}
+        return endpoint, {"status": "completed", "model": "m", "output": [item]}
+    message = {"role": "assistant", "content": said}
+    return endpoint, {"model": "m", "choices": [{"message": message, "finish_reason": "stop"}]}
+
+
+def _text(body: dict[str, Any]) -> str:
+    if "messages" in body:
+        return str(body["messages"][-1]["content"])
+    given = body.get("input")
+    return str(given if isinstance(given, str) else (given or [""])[-1])
+
+
+def fan_out(self: Any) -> int:
+    # Not at the top: what it imports looks for `lowtide.runtime`, which is replaced first.
+    from lowtide.resume import Resumption, resume
+
+    rt = of(self.app)
+    waiting = rt.redis.lpop(PENDING, 500) or []
+    items = []
+    for custom_id in waiting:
+        name = custom_id.decode()
+        lane = Lane.parse(rt.redis.hget(SEEN, name).decode())
+        request = unpack(name, lane, rt.redis.hget(PACKED, name))
+        outcome = answer(lane.endpoint, orjson.loads(request.body), request.task_id, rt.redis)
+        items.append(Resumption(request, outcome))
+    ends = resume(self.app, items, self.request.hostname)
+    rt.accept([end.next for end in ends if end.next is not None])
+    if ends:
+        rt.redis.rpush(RESUMED, *[f"{end.custom_id} {end.state}" for end in ends])
+    return len(items)
+
+
+def install(app: Celery) -> FakeRuntime:
+    known = app.__dict__.get("canvas_runtime")
+    if known is None:
+        known = app.__dict__["canvas_runtime"] = FakeRuntime(app)
+        app.task(fan_out, name="canvas.fan_out", bind=True, lazy=False, ignore_result=True, acks_late=True)
+    return known
+
+
+def of(app: Celery) -> FakeRuntime:
+    return install(app)
+
+
+def replace() -> None:
+    """Puts this module's runtime where lowtide looks for its own."""
+    import lowtide
+
+    module = ModuleType("lowtide.runtime")
+    module.of, module.install = of, install  # type: ignore[attr-defined]
+    sys.modules["lowtide.runtime"] = module
+    lowtide.runtime = module  # type: ignore[attr-defined]
