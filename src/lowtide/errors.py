@@ -116,3 +116,7 @@ class LedgerUnavailable(LowtideError):
 
 class EnvelopeError(LowtideError):
     """What was stored to finish a task cannot be read: damaged, or of another release."""
+
+
+class BufferUnreachable(LowtideError):
+    """Redis of the buffers does not answer; calls wait in their queue."""
