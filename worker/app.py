@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import pkgutil
 
 from celery import Celery
 
 import tasks
+
+# It tells every step of every check whether there is something to migrate.
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 app = Celery("worker")
 app.config_from_object("config.celeryconfig")

@@ -18,6 +18,7 @@ from worker.supervisor import Supervisor
 
 _ROOT = Path(__file__).resolve().parent.parent
 _FLOWER_PORT = 5555
+_VALKEY_PORT = 6379
 _POOL_PROCESSES = 2
 
 
@@ -29,7 +30,7 @@ class Plan:
         home: Folder for all that is kept: Valkey's file, the ledger, the simulator's batches.
         env: The outer environment, `.env` included.
         workers: Worker processes, each with a pool of its own.
-        flower: Whether Flower runs too.
+        usual_ports: Take Redis' usual port when it is free, so that other programs find it.
         turnaround: Seconds that the simulator takes for a batch.
         redis_url: A Redis to use in place of the embedded Valkey.
     """
@@ -37,7 +38,7 @@ class Plan:
     home: Path
     env: Mapping[str, str]
     workers: int = 2
-    flower: bool = True
+    usual_ports: bool = False
     turnaround: float = 10.0
     redis_url: str | None = None
 
@@ -53,14 +54,16 @@ class Running:
 
     Attributes:
         env: Environment in which another process is part of the deployment.
+        addresses: Those of its names that say where things are.
         provider: URL of the provider's API.
-        flower: URL of Flower with its password, None when it does not run.
+        flower: URL of Flower with its password.
     """
 
     env: Mapping[str, str]
+    addresses: frozenset[str]
     redis_url: str
     provider: str
-    flower: str | None
+    flower: str
 
 
 def outer_environment() -> dict[str, str]:
@@ -84,39 +87,50 @@ def stack(plan: Plan, supervisor: Supervisor, say: Callable[[str], None]) -> Ite
     with contextlib.ExitStack() as cleanup:
         redis_url = plan.redis_url
         if redis_url is None:
-            valkey = EmbeddedRedis()
             say("starting Valkey")
-            redis_url = valkey.start(plan.home / "valkey")
-            cleanup.callback(valkey.stop)
+            redis_url = cleanup.enter_context(_valkey(plan))
         cleanup.callback(supervisor.stop)
-        env = {**plan.env, **_addresses(plan, redis_url)}
+        addresses = _addresses(plan, redis_url)
         if plan.simulated:
             say("starting the simulator: no OPENAI_API_KEY is set, so no money is spent")
             port = free_port()
-            env |= _simulated_provider(port)
-            supervisor.start([_simulator(plan, env, port)])
-        flower_url = None
-        programs = [_worker(number, env) for number in range(1, plan.workers + 1)]
-        if plan.flower:
-            flower_port = free_port(_FLOWER_PORT)
-            env["FLOWER_BASIC_AUTH"] = env.get("FLOWER_BASIC_AUTH") or _password(plan.home)
-            flower_url = f"http://{env['FLOWER_BASIC_AUTH']}@127.0.0.1:{flower_port}"
-            programs.append(_flower(env, flower_port))
-        names = ", ".join(program.name for program in programs)
-        say(f"starting {names}")
-        supervisor.start(programs)
-        provider = env.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-        yield Running(env, redis_url, provider, flower_url)
+            addresses |= _simulated_provider(port)
+            supervisor.start([_simulator(plan, port)])
+        env = {**plan.env, **addresses, "PYTHONUNBUFFERED": "1"}
+        say(f"starting {plan.workers} workers")
+        supervisor.start([_worker(number, env) for number in range(1, plan.workers + 1)])
+        say("starting Flower")
+        port, login = free_port(_FLOWER_PORT), _login(plan)
+        supervisor.start([_flower({**env, "FLOWER_BASIC_AUTH": login}, port)])
+        yield Running(
+            env=env,
+            addresses=frozenset(addresses),
+            redis_url=redis_url,
+            provider=env.get("OPENAI_BASE_URL") or "https://api.openai.com/v1",
+            flower=f"http://{login}@127.0.0.1:{port}",
+        )
+
+
+@contextlib.contextmanager
+def _valkey(plan: Plan) -> Iterator[str]:
+    """The embedded server's URL, for as long as it runs."""
+    server = EmbeddedRedis()
+    port = free_port(_VALKEY_PORT) if plan.usual_ports else 0
+    try:
+        yield server.start(plan.home / "valkey", port)
+    finally:
+        server.stop()
 
 
 def _addresses(plan: Plan, redis_url: str) -> dict[str, str]:
     """Where each part of the deployment finds the others; what the user set stays."""
     return {
         "LOWTIDE_HOME": str(plan.home.absolute()),
+        "LOWTIDE_DATABASE_URL": plan.env.get("LOWTIDE_DATABASE_URL")
+        or f"sqlite:///{plan.home.absolute() / 'ledger.db'}",
         "LOWTIDE_REDIS_URL": redis_url,
         "LOWTIDE_BROKER_URL": plan.env.get("LOWTIDE_BROKER_URL") or redis_url,
         "LOWTIDE_RESULT_BACKEND": plan.env.get("LOWTIDE_RESULT_BACKEND") or redis_url,
-        "PYTHONUNBUFFERED": "1",
     }
 
 
@@ -127,7 +141,7 @@ def _simulated_provider(port: int) -> dict[str, str]:
     }
 
 
-def _simulator(plan: Plan, env: Mapping[str, str], port: int) -> Program:
+def _simulator(plan: Plan, port: int) -> Program:
     options = ["--port", str(port), "--state", str(plan.home / "simulator")]
     command = [
         sys.executable,
@@ -138,7 +152,7 @@ def _simulator(plan: Plan, env: Mapping[str, str], port: int) -> Program:
         "--delay",
         f"{plan.turnaround}s",
     ]
-    return Program("simulator", command, dict(env), ready_line="READY lowtide-simulator")
+    return Program("simulator", command, dict(plan.env), ready_line="READY lowtide-simulator")
 
 
 def _worker(number: int, env: Mapping[str, str]) -> Program:
@@ -162,10 +176,13 @@ def _celery() -> list[str]:
     return [sys.executable, "-m", "celery", "--workdir", str(_ROOT), "-A", "worker.app", "--quiet"]
 
 
-def _password(home: Path) -> str:
-    """User and password of Flower on this machine, made once: it can revoke tasks."""
-    kept = home / "flower-login"
+def _login(plan: Plan) -> str:
+    """User and password of Flower, made once where none is set: it can revoke tasks."""
+    given = plan.env.get("FLOWER_BASIC_AUTH")
+    if given:
+        return given
+    kept = plan.home / "flower-login"
     if not kept.exists():
         kept.touch(mode=0o600)
-        kept.write_text(f"lowtide:{secrets.token_urlsafe(9)}")
-    return kept.read_text().strip()
+        kept.write_text(f"lowtide:{secrets.token_urlsafe(9)}", encoding="utf-8")
+    return kept.read_text(encoding="utf-8").strip()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Self
@@ -35,10 +35,11 @@ def restart_delay(quick_ends: int) -> float:
 @dataclass(slots=True)
 class _Child:
     program: Program
-    process: Process | None
-    started: float
+    stage: int
+    process: Process | None = None
+    started: float = 0.0
     quick_ends: int = 0
-    due: float = field(default=0.0)
+    due: float = 0.0
 
 
 class Supervisor:
@@ -117,7 +118,8 @@ class Supervisor:
             Stopped: The end was asked for.
             LowtideError: One ended or was not ready in time.
         """
-        children = [self._launch(program) for program in programs]
+        stage = max((child.stage for child in self._children), default=0) + 1
+        children = [self._launch(program, stage) for program in programs]
         deadline = self._clock.monotonic() + START_SECONDS
         for child in children:
             while child.process is not None and not child.process.ready:
@@ -147,29 +149,34 @@ class Supervisor:
                 self._bury(child, now)
 
     def stop(self) -> None:
-        """Ends all programs, last started first: asked, then killed when their grace is over."""
-        for child in reversed(self._children):
+        """Ends all programs, those started together together, the last started first.
+
+        Each is asked, and killed when its grace is over.
+        """
+        for stage in sorted({child.stage for child in self._children}, reverse=True):
+            self._stop_stage([child for child in self._children if child.stage == stage])
+        self._children.clear()
+
+    def _stop_stage(self, children: Sequence[_Child]) -> None:
+        for child in children:
             if child.process is not None:
                 child.process.terminate()
-        for child in reversed(self._children):
-            process = child.process
-            if process is None:
-                continue
-            deadline = self._clock.monotonic() + child.program.grace
-            while process.running and not self._hurry.is_set():
-                if self._clock.monotonic() > deadline:
+        asked = self._clock.monotonic()
+        for child in children:
+            process, grace = child.process, child.program.grace
+            while process is not None and process.running and not self._hurry.is_set():
+                if self._clock.monotonic() - asked > grace:
                     self._say(f"{child.program.name} did not end in time and is killed")
                     break
                 self._hurry.wait(_POLL)
             self._forget(child)
-        self._children.clear()
 
     def pids(self) -> dict[str, int]:
         """Process id of each program that runs now."""
         return {c.program.name: c.process.pid for c in self._children if c.process is not None}
 
-    def _launch(self, program: Program) -> _Child:
-        child = _Child(program, None, 0.0)
+    def _launch(self, program: Program, stage: int) -> _Child:
+        child = _Child(program, stage)
         self._children.append(child)
         self._run(child)
         return child

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import shlex
 import sys
+from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 from rich.panel import Panel
@@ -13,6 +17,7 @@ from rich.table import Table
 from lowtide import settings
 from lowtide.durations import parse_duration
 from lowtide.errors import LowtideError
+from lowtide.shown import without_password
 from worker.logs import PrefixedLog
 from worker.stack import Plan, Running, outer_environment, stack
 from worker.supervisor import Stopped, Supervisor
@@ -49,46 +54,73 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+_SHORT_WAIT = "5s"
+
+
 def _plan(options: argparse.Namespace) -> Plan:
     known = settings.load()
-    return Plan(
+    env = outer_environment()
+    plan = Plan(
         home=known.home,
-        env=outer_environment(),
+        env=env,
         workers=options.workers,
         turnaround=options.delay,
+        usual_ports=True,
         redis_url=known.redis_url,
     )
+    if plan.simulated:  # who tries it out wants to see something before a minute is over
+        env.setdefault("LOWTIDE_MAX_WAIT", _SHORT_WAIT)
+    return plan
 
 
 def _run(plan: Plan, log: PrefixedLog, console: Console) -> int:
     say = partial(log, "lowtide")
     try:
-        with Supervisor(log, say) as supervisor, stack(plan, supervisor, say) as running:
-            console.print(_banner(plan, running))
+        with (
+            Supervisor(log, say) as supervisor,
+            stack(plan, supervisor, say) as running,
+            _environment_file(plan, running) as file,
+        ):
+            console.print(_banner(plan, running, file))
             try:
                 supervisor.wait(_FOREVER)
             finally:
                 say("stopping; Ctrl-C again kills what still runs")
     except Stopped:
-        pass
+        say("stopped; nothing is left running")
     finally:
         log.close()
-    console.print("[bold]lowtide   |[/] stopped; nothing is left running")
     return 0
 
 
-def _banner(plan: Plan, running: Running) -> Panel:
+@contextlib.contextmanager
+def _environment_file(plan: Plan, running: Running) -> Iterator[Path]:
+    """A file that makes another terminal part of the deployment, for as long as it runs."""
+    names = [name for name in running.env if name in running.addresses]
+    lines = [f"export {name}={shlex.quote(running.env[name])}" for name in names]
+    file = plan.home / "up.env"
+    file.touch(mode=0o600)
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    try:
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _banner(plan: Plan, running: Running, file: Path) -> Panel:
     lines = Table.grid(padding=(0, 2))
-    provider = f"{running.provider}{'  (simulator)' if plan.simulated else ''}"
-    lines.add_row("Flower", running.flower or "")
-    lines.add_row("Provider", provider)
-    lines.add_row("Redis", running.redis_url)
-    lines.add_row("Kept in", str(plan.home.absolute()))
+    lines.add_row("Flower", running.flower)
+    lines.add_row("Provider", f"{running.provider}{'  (simulator)' if plan.simulated else ''}")
+    lines.add_row("Redis", without_password(running.redis_url))
+    lines.add_row("Kept in", str(plan.home))
+    if "LOWTIDE_MAX_WAIT" in running.env:
+        lines.add_row("Batches", f"are cut after {running.env['LOWTIDE_MAX_WAIT']} at the latest")
     lines.add_row("", "")
-    lines.add_row("Try", f"LOWTIDE_REDIS_URL={running.redis_url} .venv/bin/python")
+    lines.add_row("Elsewhere", f". {file}; .venv/bin/lowtide status --watch")
+    lines.add_row("", f". {file}; .venv/bin/python")
     lines.add_row("", ">>> from worker.app import app")
     lines.add_row("", ">>> from tasks.summarize import summarize")
-    lines.add_row("", '>>> summarize.delay("A long text …").get()')
+    lines.add_row("", '>>> summarize.delay("A long text ...").get()')
     return Panel(lines, title="lowtide is up", subtitle="Ctrl-C stops it", expand=False)
 
 

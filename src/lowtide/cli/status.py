@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -71,10 +71,16 @@ def _view(rt: Runtime) -> RenderableType:
     )
 
 
-def _table(title: str, left: Iterable[str], right: Iterable[str]) -> Table:
+def _table(title: str, left: Mapping[str, int | None], right: Iterable[str]) -> Table:
+    """An empty table.
+
+    Args:
+        left: Columns of text with the width at which they are cut; None = wrapped.
+        right: Columns of numbers.
+    """
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for name in left:
-        table.add_column(name, overflow="fold")
+    for name, width in left.items():
+        table.add_column(name, max_width=width, no_wrap=width is not None, overflow="ellipsis")
     for name in right:
         table.add_column(name, justify="right", no_wrap=True)
     return table
@@ -83,7 +89,7 @@ def _table(title: str, left: Iterable[str], right: Iterable[str]) -> Table:
 def _lane_table(lanes: list[LaneStatus], now: float) -> RenderableType:
     if not lanes:
         return Text("No lane yet: nothing was ever accepted.", style="dim")
-    table = _table("Lanes", ["lane"], ["waiting", "of", "size", "tokens", "sealed in"])
+    table = _table("Lanes", {"lane": None}, ["waiting", "of", "size", "tokens", "sealed in"])
     for lane in lanes:
         table.add_row(
             lane.lane,
@@ -101,19 +107,19 @@ def _batch_table(batches: list[BatchRow], now: float) -> RenderableType:
         return Text("No batch is on its way.", style="dim")
     table = _table(
         "Batches on their way",
-        ["batch", "lane", "state"],
-        ["requests", "done", "age", "end expected", "note"],
+        {"batch": 14, "lane": None, "state": 10, "note": None},
+        ["requests", "done", "age", "end"],
     )
     for batch in batches:
         table.add_row(
-            batch.provider_batch_id or batch.id,
+            batch.id,
             batch.lane,
             str(batch.state),
+            batch.reason or "",
             f"{batch.requests:,}",
             "" if batch.completed is None else f"{batch.completed + (batch.failed or 0):,}",
             duration(now - batch.sealed_at),
             _expected(batch, now),
-            batch.reason or "",
         )
     return table
 

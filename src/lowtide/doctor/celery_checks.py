@@ -20,7 +20,7 @@ _WINDOW = 48 * 3600.0
 def broker(runtime: Runtime) -> list[Finding]:
     """Whether messages can be sent."""
     with runtime.app.connection_for_write() as connection:
-        url = connection.as_uri()
+        url = without_password(connection.as_uri(include_password=True))
         try:
             connection.ensure_connection(
                 max_retries=1, timeout=_SECONDS, reraise_as_library_errors=True
