@@ -60,6 +60,13 @@ def test_a_claim_is_for_the_batch_that_was_fetched(ledger: Ledger) -> None:
     assert claimed(ledger, "d1", batch_id="b2") == IDS[:1]
 
 
+@pytest.mark.parametrize("outcome", sorted(OUTCOMES))
+def test_what_has_an_outcome_is_not_claimed(ledger: Ledger, outcome: RequestState) -> None:
+    settle(ledger, "b1", IDS[:1], outcome)
+
+    assert claimed(ledger, "d1") == IDS[1:]
+
+
 def test_unknown_and_no_ids_claim_nothing(ledger: Ledger) -> None:
     assert claimed(ledger, "d1", ["x", "'; DROP TABLE lowtide_requests; --", '"]']) == []
     assert claimed(ledger, "d1", []) == []

@@ -153,9 +153,14 @@ class Machine(RuleBasedStateMachine):
             if (row := self.rows[i]).claim in (None, claim) or row.until <= now
         }
         child = self.batches.get(into, Batch(parent=name))
-        takes = child.parent == name and child.state is BatchState.RECORDED
-        takes = takes and not (child.held and child.until > now)
-        legal = not moving or (takes and self.batches[name].state in REQUEUES)
+        old = self.batches[name]
+        writing = [b for b in (old, child) if b.state is BatchState.RECORDED and b.held]
+        legal = not moving or (
+            old.state in REQUEUES
+            and child.parent == name
+            and child.state is BatchState.RECORDED
+            and not any(b.until > now for b in writing)
+        )
         try:
             moved = self.ledger.requeue(name, ids, reason="test", into=into, claim=claim)
         except StateError:
@@ -166,6 +171,8 @@ class Machine(RuleBasedStateMachine):
         assert moved == (into if moving or there else None)
         if moving:
             self.batches[into] = child
+            for batch in writing:
+                batch.held, batch.fence = False, batch.fence + 1
             for i in moving:
                 row = self.rows[i]
                 self.rows[i] = replace(row, batch=into, attempt=row.attempt + 1, claim=None)

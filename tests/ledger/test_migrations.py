@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, text
+from sqlalchemy import Connection, inspect, text
 from sqlmodel import SQLModel
 
 from lowtide.clock import SimulatedClock, SystemClock
@@ -98,6 +100,33 @@ def test_a_migration_that_breaks_off_leaves_nothing(
 
     with fresh._db.read() as connection:
         assert inspect(connection).get_table_names() == []
+
+
+def test_one_migrates_and_the_others_wait(fresh_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    upgrade = command.upgrade
+    unready, inside = threading.Barrier(2), threading.Barrier(2)
+    current = migrate.current
+
+    def seen_by_both(connection: Connection) -> str | None:
+        found = current(connection)
+        unready.wait(10)
+        return found
+
+    def alone(*args: object) -> None:
+        with pytest.raises(threading.BrokenBarrierError):
+            inside.wait(0.3)
+        upgrade(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(migrate, "current", seen_by_both)
+    monkeypatch.setattr(command, "upgrade", alone)
+    ledgers = [Ledger(fresh_url, SystemClock()) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(Ledger.create, ledgers))
+
+    monkeypatch.undo()
+    assert [ledger.check() for ledger in ledgers] == [[], []]
+    for ledger in ledgers:
+        ledger.close()
 
 
 def test_four_processes_may_create_at_once(fresh_url: str) -> None:

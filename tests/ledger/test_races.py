@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import random
 import subprocess
@@ -13,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lowtide.clock import SystemClock
-from lowtide.errors import Superseded
+from lowtide.errors import StateError, Superseded
 from lowtide.ledger import BatchState, Lease, Ledger, Outcome, RequestState
 from tests.ledger.support import advance, leased, record
 
@@ -112,6 +114,33 @@ def test_requeues_and_claims_of_the_same_requests_share_them_out(ledger: Ledger)
     assert max(counted.values()) == 1
 
 
+def test_no_request_is_in_a_file_and_in_another_batch(ledger: Ledger) -> None:
+    """A holder reads the lines for its file while another moves some of them away."""
+    names = [f"b{n}" for n in range(60)]
+    for name in names:
+        record(ledger, name, [f"{name}x{n}.0.0" for n in range(3)])
+
+    def submit(name: str) -> set[str]:
+        lease = ledger.lease(name, "w1", 60)
+        assert lease is not None
+        written = {custom_id for chunk in ledger.lines(name) for custom_id, _ in chunk}
+        ledger.move(lease, "UPLOADED")
+        return written
+
+    def move_away(name: str) -> set[str]:
+        try:
+            moved = ledger.requeue(name, [f"{name}x1.0.0"], reason="race")
+        except StateError:
+            return set()
+        return ledger.ids(moved) if moved else set()
+
+    with ThreadPoolExecutor(2) as submitters, ThreadPoolExecutor(2) as movers:
+        pairs = zip(submitters.map(submit, names), movers.map(move_away, names), strict=True)
+        both = [(written, moved) for written, moved in pairs]
+
+    assert all(len(written | moved) == 3 and not written & moved for written, moved in both)
+
+
 def test_four_processes_never_claim_the_same_request(ledger: Ledger, url: str) -> None:
     ids = [f"t{n}.0.0" for n in range(1000)]
     record(ledger, "b1", ids)
@@ -170,6 +199,35 @@ def test_a_fork_in_mid_transaction_does_not_stop_the_child(ledger: Ledger) -> No
 
     assert mine.recv() == {"t1.0.0"}
     assert process.exitcode == 0
+
+
+def test_a_child_leaves_the_files_of_its_parent_open(tmp_path: Path) -> None:
+    """SQLite forbids a child to close what it inherited."""
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", SystemClock())
+    ledger.create()
+    inherited = open_files(tmp_path)
+    context = multiprocessing.get_context("fork")
+    mine, theirs = context.Pipe()
+
+    def child() -> None:
+        ledger.due()
+        gc.collect()
+        theirs.send(open_files(tmp_path))
+
+    process = context.Process(target=child)
+    process.start()
+    assert mine.poll(30)
+    process.join(30)
+    ledger.close()
+
+    assert inherited
+    assert inherited < mine.recv()
+
+
+def open_files(folder: Path) -> set[int]:
+    """Numbers of this process's open files in `folder`."""
+    files = psutil.Process().open_files()
+    return {file.fd for file in files if Path(file.path).parent == folder}
 
 
 GEVENT = """

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Connection, event
 
 from lowtide.clock import SimulatedClock
-from lowtide.errors import StateError
+from lowtide.errors import StateError, Superseded
 from lowtide.ledger import BatchState, Ledger, RequestState
 from lowtide.ledger.transitions import REQUEUES
 from tests.ledger.support import LANE, advance, force, leased, record, settle
@@ -74,8 +74,13 @@ def test_a_named_batch_that_is_held_or_on_its_way_or_anothers_takes_nothing(ledg
     ledger.requeue("b1", FIVE[1:2], reason="again", into="sent")
     advance(ledger, "sent", BatchState.UPLOADED)
 
-    for into in ("other", "held", "sent", "b1"):
-        with pytest.raises(StateError, match=f"Batch {into} cannot take requests from batch b1"):
+    for into, why in (
+        ("other", "cannot take requests from batch b1"),
+        ("sent", "cannot take requests from batch b1"),
+        ("b1", "cannot take requests from batch b1"),
+        ("held", "is held by w1"),
+    ):
+        with pytest.raises(StateError, match=f"Batch {into} {why}"):
             ledger.requeue("b1", FIVE, reason="again", into=into)
 
     assert ledger.ids("b1") == set(FIVE[2:])
@@ -138,6 +143,35 @@ def test_requests_may_leave_a_batch_that_has_no_file_or_has_ended(
     force(ledger, "b1", state)
 
     assert ledger.requeue("b1", FIVE, reason="again", into="b2") == "b2"
+
+
+def test_nothing_leaves_a_batch_whose_file_somebody_may_be_writing(
+    ledger: Ledger, clock: SimulatedClock
+) -> None:
+    record(ledger, "b2", ["x.0.0", "y.0.0"])
+    lease = leased(ledger, "b2", ttl=60)
+
+    with pytest.raises(StateError, match="Batch b2 is held by w1"):
+        ledger.requeue("b2", ["x.0.0"], reason="again")
+    assert ledger.requeue(lease, ["x.0.0"], reason="again") is not None, "but its holder may"
+
+    clock.advance(60)
+    assert ledger.requeue("b2", ["y.0.0"], reason="again") is not None
+    with pytest.raises(Superseded):
+        ledger.move(lease, "UPLOADED")
+
+
+def test_a_late_holder_of_a_batch_that_took_more_is_refused(
+    ledger: Ledger, clock: SimulatedClock
+) -> None:
+    ledger.requeue("b1", FIVE[:2], reason="again", into="b2")
+    lease = leased(ledger, "b2", ttl=60)
+    clock.advance(60)
+
+    ledger.requeue("b1", FIVE[2:], reason="again", into="b2")
+
+    with pytest.raises(Superseded):
+        ledger.move(lease, "UPLOADED")
 
 
 def test_an_unknown_batch_has_nothing_to_move(ledger: Ledger) -> None:

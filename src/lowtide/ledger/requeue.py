@@ -46,7 +46,8 @@ class RequeueVerbs:
         Doing it again moves nothing: the requests are no longer in the old batch.
 
         Args:
-            batch: The batch that they are in; with a lease the fence is checked.
+            batch: The batch that they are in; with a lease the fence is checked. Without one it
+                must not be held by anybody if it is RECORDED.
             custom_ids: Which; None = all that have no outcome. Those that somebody else has
                 claimed stay.
             reason: Why they are sent again, for people.
@@ -74,16 +75,19 @@ class RequeueVerbs:
             if not ids:
                 return new_id if _parent(connection, new_id) == old.id else None
             check_requeue(old.id, old.state)
+            if isinstance(batch, str) and old.state is BatchState.RECORDED:
+                _take_over(connection, old, now)
             fresh = _child(old) | {"id": new_id, "reason": reason, "next_at": not_before}
             fresh |= {"sealed_at": now, "recorded_at": now}
             connection.execute(sql.insert_batch(self._db).values(**fresh))
             child = lock_batch(connection, new_id)
-            if not _takes_more(child, old, now):
+            if child.parent != old.id or child.state is not BatchState.RECORDED:
                 raise StateError(
                     f"Batch {new_id} cannot take requests from batch {old.id}: it is on its way "
                     "or came from elsewhere.",
                     {"batch_id": new_id},
                 )
+            _take_over(connection, child, now)
             self._move_rows(connection, old, child, ids)
         return new_id
 
@@ -134,6 +138,21 @@ def _parent(connection: Connection, batch_id: str) -> str | None:
     return connection.execute(query).scalar_one_or_none()
 
 
-def _takes_more(child: BatchRow, old: BatchRow, now: float) -> bool:
-    held = child.lease_until is not None and child.lease_until > now
-    return child.parent == old.id and child.state is BatchState.RECORDED and not held
+def _take_over(connection: Connection, batch: BatchRow, now: float) -> None:
+    """Makes sure that nobody is writing the file of a RECORDED batch whose requests change.
+
+    Raises:
+        StateError: Somebody holds it.
+    """
+    if batch.lease_until is None:
+        return
+    if batch.lease_until > now:
+        raise StateError(
+            f"Batch {batch.id} is held by {batch.lease_owner}, who may be writing its file: "
+            "its requests cannot change.",
+            {"batch_id": batch.id, "owner": batch.lease_owner},
+        )
+    # The holder is late, and would note a file that is out of date: it is superseded.
+    passed = update(BATCHES).where(BATCHES.c.id == batch.id)
+    ended = {"fence": batch.fence + 1, "lease_owner": None, "lease_until": None}
+    connection.execute(passed.values(ended))
