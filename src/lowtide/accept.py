@@ -18,7 +18,7 @@ from celery.app.trace import task_has_custom, trace_task
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
-from lowtide import runtime, steps
+from lowtide import failpoints, runtime, steps
 from lowtide.envelope import Body, Envelope, Outcome, record
 from lowtide.errors import BufferUnreachable, InvalidRequest
 from lowtide.ids import custom_id, run_number
@@ -96,7 +96,9 @@ def hand_over(app: Celery, requests: Sequence[Request]) -> None:
     rt = runtime.of(app)
     for wait in (*_WAITS, None):
         try:
+            failpoints.reach("accept.taken")
             rt.accept(requests)
+            failpoints.reach("accept.appended")
         except (RedisError, OSError) as error:
             if wait is None:
                 raise BufferUnreachable(

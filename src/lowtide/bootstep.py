@@ -8,7 +8,7 @@ from celery import bootsteps
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
-from lowtide import runtime
+from lowtide import failpoints, runtime
 
 logger = get_logger(__name__)
 _CLAIMS_A_TICK = 100
@@ -69,6 +69,8 @@ def tick(rt: runtime.Runtime) -> int:
 
     timers = Timers(connect(rt.redis_url, short=True), rt.settings)
     due = timers.claim(_CLAIMS_A_TICK, rt.settings.lease)
+    if due:
+        failpoints.reach("tick.claimed")
     polls = [entry.id for entry in due if entry.verb == "poll"]
     for entry in due:
         if entry.verb != "poll":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from celery.utils.log import get_logger
 
-from lowtide import outcomes, prices
+from lowtide import failpoints, outcomes, prices
 from lowtide.ledger import Outcome, RequestState
 from lowtide.pipeline import Next
 from lowtide.request import unpack
@@ -75,6 +75,7 @@ def _deliver_slice(
     by_id = {outcome.custom_id: outcome for outcome in found}
     claim = f"{rt.owner}:{uuid.uuid4().hex[:12]}"
     rows = rt.ledger.claim(batch.id, list(by_id), claim, rt.settings.lease)
+    failpoints.reach("deliver.claimed")
     lane = batch.to_lane()
     bodies: dict[str, dict[str, Any]] = {}
     items = []
@@ -88,20 +89,24 @@ def _deliver_slice(
             error = outcome.exception().about(task=request.task, task_id=request.task_id)
             items.append(Resumption(request, error))
     resumed = resume(rt.app, items, hostname)
+    failpoints.reach("deliver.resumed")
     # The next request of a generator is in its buffer before the answered one counts as done.
     rt.accept([each.next for each in resumed if each.next is not None])
+    failpoints.reach("deliver.continued")
     settled = [
         _outcome(batch, each, by_id[each.custom_id], bodies.get(each.custom_id))
         for each in resumed
         if each.state in _STATES
     ]
     rt.ledger.settle(claim, settled)
+    failpoints.reach("deliver.settled")
     later = [each.custom_id for each in resumed if each.state not in _STATES]
     if later:
         rt.ledger.unclaim(later, claim)
         logger.warning("Batch %s: %d answers are delivered later", batch.id, len(later))
     task_of = {item.request.custom_id: item.request.task_id for item in items}
     rt.buffer.forget([task_of[each.custom_id] for each in resumed if each.state in _OVER])
+    failpoints.reach("deliver.forgotten")
 
 
 def _outcome(
@@ -143,6 +148,8 @@ def _close(rt: Runtime, batch: BatchRow) -> None:
         for file_id in (batch.input_file_id, batch.output_file_id, batch.error_file_id):
             if file_id:
                 provider.delete_file(file_id)
+    failpoints.reach("close.deleted")
     if rt.ledger.close_if_done(batch.id):
+        failpoints.reach("close.closed")
         rt.buffer.set_summary(batch.id, state="DELIVERED")
         logger.info("Batch %s is delivered", batch.id)

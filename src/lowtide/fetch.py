@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from celery.utils.log import get_logger
 
-from lowtide import results
+from lowtide import failpoints, results
 from lowtide.decide import backoff, halves
 from lowtide.leases import held
 from lowtide.outcomes import Answered, Failed, SliceWriter
@@ -100,10 +100,12 @@ def fetch(rt: Runtime, batch_id: str) -> Next | None:
         _HOW.get(str(batch.provider_status), _from_files)(settling)
         writer.flush()
         _send_again(settling)
+        failpoints.reach("fetch.settled")
         if settling.odd:
             logger.warning("Batch %s: lines left aside: %s", batch_id, dict(settling.odd))
         if batch.state == "ENDED":
             rt.ledger.move(lease, "FETCHED")
+            failpoints.reach("fetch.moved")
         rt.buffer.set_summary(batch_id, state="FETCHED")
         return Next("deliver", batch_id, slices=writer.count)
 
@@ -117,6 +119,7 @@ def _from_files(settling: Settling) -> None:
             if file_id:
                 path = folder / "results.jsonl"
                 provider.download(file_id, path)
+                failpoints.reach("fetch.downloaded")
                 _read(settling, path)
     ended = str(batch.provider_status)
     for custom_id in list(settling.left):
@@ -224,6 +227,7 @@ def _send_again(settling: Settling) -> None:
     reason = ", ".join(f"{code} ({count})" for code, count in reasons.most_common(3))
     at = rt.clock.now() + backoff(settling.attempt, rt.settings.retry_delay)
     new_id = rt.ledger.requeue(settling.lease, list(settling.again), reason=reason, not_before=at)
+    failpoints.reach("fetch.requeued")
     if new_id is not None:
         rt.timers.arm("submit", new_id, at)
         _note_move(settling, new_id)

@@ -19,6 +19,8 @@ from celery.app.task import Context
 from celery.backends.redis import RedisBackend
 from kombu.exceptions import EncodeError
 
+from lowtide import failpoints
+
 _SIZE = 200
 _RETRIES = 3
 # What no second try would mend: Celery makes the task fail for these.
@@ -143,6 +145,7 @@ class OutcomePipe:
             return
         try:
             self.flush()
+            failpoints.reach("deliver.stored")
             for request, state, result in self._last_parts.values():
                 self._backend._lowtide_chord_part(request, state, result)
         except Exception as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import zstandard
 
-from lowtide import errors
+from lowtide import errors, failpoints
 
 if TYPE_CHECKING:
     from lowtide.slices import Slices
@@ -85,6 +85,7 @@ class SliceWriter:
         if not self._pending:
             return
         self._slices.put(self._batch_id, self.count, pack(self._pending), self._ttl)
+        failpoints.reach("fetch.sliced")
         self.count += 1
         self._pending = []
         self._bytes = 0

@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery, Task
 from celery.utils.log import get_logger
 
-from lowtide import runtime
+from lowtide import failpoints, runtime
 
 logger = get_logger(__name__)
 
@@ -62,6 +62,7 @@ def seal(self: Step, lane: str) -> None:
     def work() -> None:
         batch_id = rt.buffer.seal(lane, only_if_due=True)
         if batch_id is not None:
+            failpoints.reach("seal.sealed")
             rt.kick("submit", batch_id)
 
     _guard("seal", lane, work)
@@ -135,12 +136,14 @@ def _go_on(rt: runtime.Runtime, verb: str, batch_id: str, after: Next | None) ->
         return
     if after.slices:
         rt.timers.arm(after.verb, after.batch_id, rt.clock.now() + rt.settings.lease)
+        failpoints.reach("next.armed")
         for number in range(after.slices):
             rt.send(after.verb, after.batch_id, number)
     elif after.at is None:
         rt.kick(after.verb, after.batch_id)
     else:
         rt.timers.arm(after.verb, after.batch_id, after.at)
+    failpoints.reach("next.sent")
     if (after.verb, after.batch_id) != (verb, batch_id):
         rt.timers.disarm(verb, batch_id)
 

@@ -16,6 +16,7 @@ from celery import Celery, current_app
 from celery.exceptions import OperationalError
 from celery.utils.log import get_logger
 
+from lowtide import failpoints
 from lowtide.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ class Runtime:
             redis.RedisError: Redis cannot be reached; it is safe to call again.
         """
         for batch_id in self.buffer.append(requests).sealed:
+            failpoints.reach("accept.sealed")
             self.kick("submit", batch_id)
 
     def kick(self, verb: str, subject: str, *args: Any) -> None:

@@ -167,7 +167,7 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
 
 def _refuse_unknown(overrides: Mapping[str, Any]) -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    outside = {"LOWTIDE_CONTRACT"}
+    outside = {"LOWTIDE_CONTRACT", "LOWTIDE_FAILPOINTS"}
     seen = [name for name in (*os.environ, *dotenv_values(".env")) if name.startswith(PREFIX)]
     seen += [PREFIX + name.upper() for name in overrides]
     for name in seen:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
 
+from lowtide import failpoints
 from lowtide.decide import backoff, expected_end, next_poll
 from lowtide.errors import (
     AccountPaused,
@@ -80,6 +81,7 @@ def record(rt: Runtime, batch_id: str) -> BatchRow | None:
         lane = Lane.parse(sealed.lane)
         batch = NewBatch(batch_id, lane, bytes=sealed.size, sealed_at=sealed.sealed_at)
         recorded = rt.ledger.record(batch, _rows(rt, batch_id, lane))
+        failpoints.reach("record.recorded")
         if recorded.refused:
             logger.warning(
                 "Batch %s: %d requests are on their way already and were left out",
@@ -88,6 +90,7 @@ def record(rt: Runtime, batch_id: str) -> BatchRow | None:
             )
         known = rt.ledger.batch(batch_id)
     buffer.drop(batch_id)
+    failpoints.reach("record.dropped")
     return known
 
 
@@ -130,6 +133,7 @@ def _advance(rt: Runtime, lease: Lease, batch: BatchRow) -> Next | None:
 
 
 def _submitted(rt: Runtime, batch: BatchRow) -> Next:
+    failpoints.reach("submit.noted")
     rt.buffer.set_summary(
         batch.id,
         state="SUBMITTED",
@@ -166,6 +170,7 @@ def _upload(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> B
         if not count:
             return rt.ledger.move(lease, "CANCELLED", reason="every request left the batch")
         file_id = provider.upload(path, batch_id=batch.id)
+    failpoints.reach("submit.uploaded")
     return rt.ledger.move(lease, "UPLOADED", uploaded_at=rt.clock.now(), input_file_id=file_id)
 
 
@@ -184,7 +189,9 @@ def _spooled(rt: Runtime, batch: BatchRow) -> Iterator[tuple[Path, int]]:
 
 
 def _create(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> BatchRow:
+    failpoints.reach("submit.noted_file")
     batch = rt.ledger.move(lease, "SUBMITTING", submitting_at=rt.clock.now())
+    failpoints.reach("submit.intended")
     try:
         remote = provider.create(
             str(batch.input_file_id), endpoint=batch.endpoint, batch_id=batch.id
@@ -196,6 +203,7 @@ def _create(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> B
         # Surely not created, so the intent is taken back.
         rt.ledger.move(lease, "UPLOADED", submitting_at=None)
         raise
+    failpoints.reach("submit.created")
     return _note(rt, lease, batch, remote)
 
 
@@ -212,6 +220,7 @@ def _resolve(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> 
     if remote is None:
         # Without its file a create that is still on its way fails validation, unpaid.
         provider.delete_file(str(batch.input_file_id))
+        failpoints.reach("adopt.deleted")
         remote = _adopt(provider, batch, intended)
     if remote is None:
         return rt.ledger.move(

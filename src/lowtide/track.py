@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
 
+from lowtide import failpoints
 from lowtide.decide import next_poll
 from lowtide.errors import ProviderError, StateError
 from lowtide.leases import held
@@ -90,6 +91,7 @@ def _note(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> None:
 
 
 def _end(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> Next:
+    failpoints.reach("poll.read")
     with held(rt, batch.id) as lease:
         rt.ledger.move(
             lease,
@@ -99,5 +101,6 @@ def _end(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> Next:
             output_file_id=remote.output_file_id,
             error_file_id=remote.error_file_id,
         )
+    failpoints.reach("poll.ended")
     rt.buffer.set_summary(batch.id, state="ENDED", provider_status=remote.status)
     return Next("fetch", batch.id)
