@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := config/constraints.txt
-EXTRAS := postgres,embedded,simulator,flower
+EXTRAS := postgres,embedded,simulator,flower,web
 ARGS ?=
 
 help: ## What can be made
@@ -29,9 +29,9 @@ $(VENV)/.ready: pyproject.toml $(LOCK)
 	  echo "Setting up $(VENV) with $$("$$found" --version), once; it takes about a minute …"; \
 	  rm -rf $(VENV); "$$found" -m venv $(VENV); \
 	else echo "Bringing $(VENV) up to date with $(LOCK) …"; fi
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
 	  --constraint $(LOCK) --upgrade pip
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-warn-script-location \
 	  --constraint $(LOCK) --build-constraint $(LOCK) --group dev --editable '.[$(EXTRAS)]'
 	@touch $@
 
@@ -60,12 +60,17 @@ test: setup ## The tests, with real services started for them; ARGS="tests/cli -
 chaos: setup ## The tests that kill processes at random
 	@$(BIN)/python -m pytest -m chaos $(ARGS)
 
+browser: setup ## The tests that look at the page in Chromium, if it is installed
+	@$(BIN)/python -m pip install --quiet --constraint $(LOCK) --group browser
+	@$(BIN)/python -m pytest -m browser $(ARGS)
+
 bench: setup ## The benchmarks, with a table of figures
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 wheel: setup ## The wheel and the source distribution, in dist/
 	@rm -rf dist
-	@$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
+	@$(BIN)/python -m build --no-isolation --outdir dist . >dist.log 2>&1 || { cat dist.log; rm dist.log; exit 1; }
+	@rm dist.log
 	@ls dist
 
 lock: ## Moves every dependency to its newest release and writes config/constraints.txt anew
@@ -75,4 +80,4 @@ lock: ## Moves every dependency to its newest release and writes config/constrai
 clean: ## Removes all that was made: .venv, .lowtide, dist and caches
 	@rm -rf $(VENV) .lowtide dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup demo up check format lint types test chaos bench wheel lock clean
+.PHONY: help setup demo up check format lint types test chaos browser bench wheel lock clean

@@ -3,8 +3,8 @@
 All share the hash tag `{<namespace>}`, so a deployment's keys are in one slot of a cluster and
 one script may touch several of them. The scripts in `lua/` build the same names from the prefix.
 
-A key is permanent (`lanes`, `sealed`, `timers`), or belongs to a buffer that lives (`lane`,
-`lane_lines`, `batch_lines`), or has a TTL (all others).
+A key is permanent (`lanes`, `sealed`, `timers`, `paused`), or belongs to a buffer that lives
+(`lane`, `lane_lines`, `batch_lines`), or has a TTL (all others).
 """
 
 from __future__ import annotations
@@ -69,3 +69,18 @@ def task(namespace: str, task_id: str) -> str:
 def scanned(namespace: str) -> str:
     """STRING, there while the last look through all keys is less than an hour ago; TTL."""
     return f"{{{namespace}}}:scanned"
+
+
+def paused(namespace: str) -> str:
+    """HASH lane key or account -> "<epoch seconds> <reason>", what is paused by hand; permanent."""
+    return f"{{{namespace}}}:paused"
+
+
+def webhook(namespace: str, webhook_id: str) -> str:
+    """STRING, there once a webhook was taken, so that its copies are known; TTL."""
+    return f"{{{namespace}}}:webhook:{webhook_id}"
+
+
+def webhook_counts(namespace: str) -> str:
+    """HASH "taken", "repeated", "refused" -> how many webhooks were; TTL `state_ttl`."""
+    return f"{{{namespace}}}:webhooks"

@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError, field_validator
@@ -49,6 +49,7 @@ class Account(BaseModel, extra="forbid"):
     api_key_env: str | None = None
     organization: str | None = None
     project: str | None = None
+    webhook_secret: SecretStr | None = None
 
 
 class Settings(BaseSettings):
@@ -120,6 +121,12 @@ class Settings(BaseSettings):
     )
     show_prompts: bool = Field(
         default=False, description="Show prompts and answers in logs, events and Flower"
+    )
+    web_token: SecretStr | None = Field(
+        default=None, description="What to log in to the page with; without it, loopback only"
+    )
+    log_format: Literal["celery", "human", "json"] = Field(
+        default="celery", description="How workers log: as Celery is set, for people, or as JSON"
     )
 
     @field_validator("tick", "lease", "poll_min", "state_ttl")

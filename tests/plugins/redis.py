@@ -75,7 +75,7 @@ def _belongs(client: Redis, key: str) -> bool:
     """Whether `key` is permanent, or of a buffer that an index knows."""
     prefix, _, name = key.partition(":")
     kind, _, rest = name.partition(":")
-    if name in ("lanes", "sealed", "timers"):
+    if name in ("lanes", "sealed", "timers", "paused"):
         return True
     ident = rest.removesuffix(":lines")
     if kind == "lane":

@@ -29,7 +29,8 @@ _STAMPS = {
 _BATCH = BATCHES.c
 _ROW = REQUESTS.c
 _NAMES = [field.name for field in fields(BatchRow)]
-_COLUMNS = [BATCHES.c[name] for name in _NAMES]
+COLUMNS = [BATCHES.c[name] for name in _NAMES]
+"""What `batch_row` reads."""
 
 
 class BatchVerbs:
@@ -152,18 +153,18 @@ class BatchVerbs:
 
     def _one(self, which: ColumnElement[bool]) -> BatchRow | None:
         with self._db.read() as connection:
-            row = connection.execute(select(*_COLUMNS).where(which)).one_or_none()
-        return None if row is None else _batch_row(row)
+            row = connection.execute(select(*COLUMNS).where(which)).one_or_none()
+        return None if row is None else batch_row(row)
 
     def batches(
         self, states: Iterable[BatchState] | None = None, limit: int = 100
     ) -> list[BatchRow]:
         """Batches in `states` (None = any), the one recorded last first."""
-        query = select(*_COLUMNS).order_by(_BATCH.recorded_at.desc(), _BATCH.id.desc())
+        query = select(*COLUMNS).order_by(_BATCH.recorded_at.desc(), _BATCH.id.desc())
         if states is not None:
             query = query.where(_BATCH.state.in_(list(states)))
         with self._db.read() as connection:
-            return [_batch_row(row) for row in connection.execute(query.limit(limit))]
+            return [batch_row(row) for row in connection.execute(query.limit(limit))]
 
     def due(self, limit: int = 1000) -> list[Due]:
         """Batches that are not final and that nobody holds, the longest due first.
@@ -198,11 +199,11 @@ def lock_batch(connection: Connection, batch_id: str) -> BatchRow:
     Raises:
         StateError: There is no such batch.
     """
-    query = select(*_COLUMNS).where(_BATCH.id == batch_id).with_for_update()
+    query = select(*COLUMNS).where(_BATCH.id == batch_id).with_for_update()
     row = connection.execute(query).one_or_none()
     if row is None:
         raise StateError(f"The ledger has no batch {batch_id}.", {"batch_id": batch_id})
-    return _batch_row(row)
+    return batch_row(row)
 
 
 def write_held(connection: Connection, lease: Lease, **values: Any) -> BatchRow:
@@ -212,14 +213,14 @@ def write_held(connection: Connection, lease: Lease, **values: Any) -> BatchRow:
         Superseded: The lease is not the last one given, or was given back.
     """
     values = values or {"fence": lease.fence}
-    written = update(BATCHES).where(_held(lease)).values(**values).returning(*_COLUMNS)
+    written = update(BATCHES).where(_held(lease)).values(**values).returning(*COLUMNS)
     row = connection.execute(written).one_or_none()
     if row is None:
         raise Superseded(
             f"Another replica took over batch {lease.batch_id}; nothing was written.",
             {"batch_id": lease.batch_id, "fence": lease.fence, "owner": lease.owner},
         )
-    return _batch_row(row)
+    return batch_row(row)
 
 
 def count_rows(connection: Connection, batch_id: str) -> int:
@@ -255,7 +256,8 @@ def _refuse_unsettled(connection: Connection, batch_id: str, to: BatchState) -> 
         )
 
 
-def _batch_row(row: Any) -> BatchRow:
+def batch_row(row: Any) -> BatchRow:
+    """The batch of a row that holds `COLUMNS`."""
     values = dict(zip(_NAMES, row, strict=True))
     values["state"] = BatchState(values["state"])
     return BatchRow(**values)

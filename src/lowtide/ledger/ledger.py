@@ -10,6 +10,7 @@ from lowtide.ledger import migrate
 from lowtide.ledger.batches import BatchVerbs
 from lowtide.ledger.claims import ClaimVerbs
 from lowtide.ledger.engine import Database
+from lowtide.ledger.lookups import Lookups
 from lowtide.ledger.money import MoneyQueries
 from lowtide.ledger.record import RecordVerbs
 from lowtide.ledger.requests import RequestQueries
@@ -20,7 +21,9 @@ from lowtide.ledger.transitions import FINAL
 _PURGE_AT_ONCE = 20
 
 
-class Ledger(RecordVerbs, BatchVerbs, RequeueVerbs, ClaimVerbs, RequestQueries, MoneyQueries):
+class Ledger(
+    RecordVerbs, BatchVerbs, RequeueVerbs, ClaimVerbs, RequestQueries, MoneyQueries, Lookups
+):
     """Batches, requests and money, in SQLite or PostgreSQL.
 
     One verb per change of state, each one transaction that is safe to run again. It connects

@@ -38,7 +38,7 @@ class MoneyQueries:
             until: Epoch seconds; outcomes before then.
         """
         key = self._key(by)
-        query = _sums(key).where(_ROW.state != RequestState.RECORDED).group_by(key).order_by(key)
+        query = sums(key).where(_ROW.state != RequestState.RECORDED).group_by(key).order_by(key)
         if by == "lane":
             query = query.join(BATCHES, _BATCH.id == _ROW.batch_id)
         if since is not None:
@@ -46,7 +46,7 @@ class MoneyQueries:
         if until is not None:
             query = query.where(_ROW.done_at < until)
         with self._db.read() as connection:
-            return [_cost_row(row) for row in connection.execute(query)]
+            return [cost_row(row) for row in connection.execute(query)]
 
     def _key(self, by: By) -> ColumnElement[Any]:
         if by == "day":
@@ -61,7 +61,7 @@ class MoneyQueries:
             return Totals(
                 {BatchState(state): n for state, n in connection.execute(batches)},
                 {RequestState(state): n for state, n in connection.execute(requests)},
-                _cost_row(connection.execute(_sums(literal(""))).one()),
+                cost_row(connection.execute(sums(literal(""))).one()),
             )
 
     def turnarounds(
@@ -86,7 +86,8 @@ class MoneyQueries:
             return [Turnaround(*row) for row in connection.execute(query)]
 
 
-def _sums(key: ColumnElement[Any]) -> Select[Any]:
+def sums(key: ColumnElement[Any]) -> Select[Any]:
+    """Selects what `cost_row` reads: `key`, counts, tokens and money of requests."""
     both = _ROW.full_price - _ROW.cost
     return select(
         key,
@@ -114,7 +115,8 @@ def _count(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
 
 
-def _cost_row(row: Any) -> CostRow:
+def cost_row(row: Any) -> CostRow:
+    """The sums in a row that `sums` selected."""
     key, *rest = row
     if isinstance(key, int):
         key = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=key)).date().isoformat()

@@ -1,0 +1,193 @@
+"""What a person may do to lanes and batches: flush, pause, resume, cancel, bring on.
+
+The page and the command line call these; so may an app. Each takes effect for all replicas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lowtide import keys
+from lowtide.errors import StateError
+from lowtide.lane import Lane
+
+if TYPE_CHECKING:
+    from lowtide.runtime import Runtime
+
+_BY_HAND = "by hand"
+# The step that brings a batch on, by its state.
+_STEP_OF = {
+    "RECORDED": "submit",
+    "UPLOADED": "submit",
+    "SUBMITTING": "submit",
+    "HELD": "submit",
+    "SUBMITTED": "poll",
+    "ENDED": "fetch",
+    "FETCHED": "deliver",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A lane or an account that is paused.
+
+    Attributes:
+        subject: Lane key or name of the account.
+        since: Epoch seconds.
+        reason: For people.
+    """
+
+    subject: str
+    since: float
+    reason: str
+
+
+def flush(rt: Runtime, lane: str) -> str | None:
+    """Seals the lane's buffer now, whatever its age, and sends its batch on.
+
+    Args:
+        rt: The runtime of the app.
+        lane: Lane key.
+
+    Returns:
+        Id of the batch; None when nothing waits.
+    """
+    batch_id = rt.buffer.seal(lane, only_if_due=False)
+    if batch_id is not None:
+        rt.kick("submit", batch_id)
+    return batch_id
+
+
+def pause(rt: Runtime, subject: str, reason: str = _BY_HAND) -> Pause:
+    """Keeps back what a lane, or all lanes of an account, have to send.
+
+    Calls are still accepted and wait in their buffer; what is at the provider already is followed
+    to its end and delivered.
+
+    Args:
+        rt: The runtime of the app.
+        subject: Lane key or name of the account.
+        reason: For people; one line.
+    """
+    noted = Pause(subject, rt.clock.now(), " ".join(reason.split()) or _BY_HAND)
+    rt.redis.hset(_key(rt), subject, f"{noted.since:.3f} {noted.reason}")
+    return noted
+
+
+def resume(rt: Runtime, subject: str) -> bool:
+    """Ends a pause; what was kept back goes on at once.
+
+    Returns:
+        False when `subject` was not paused.
+    """
+    was = bool(rt.redis.hdel(_key(rt), subject))
+    if was:
+        _bring_on(rt, subject)
+    return was
+
+
+def pauses(rt: Runtime) -> dict[str, Pause]:
+    """All that is paused, by lane key or account."""
+    found: Any = rt.redis.hgetall(_key(rt))
+    return {name.decode(): _parse(name.decode(), value.decode()) for name, value in found.items()}
+
+
+def paused(rt: Runtime, lane: str, account: str | None = None) -> Pause | None:
+    """The pause that keeps a lane back, its own or its account's; None when it may send.
+
+    Args:
+        rt: The runtime of the app.
+        lane: Lane key.
+        account: Name of its account; read from the key when left out.
+    """
+    names = [lane, Lane.parse(lane).account if account is None else account]
+    found: Any = rt.redis.hmget(_key(rt), names)
+    for name, value in zip(names, found, strict=True):
+        if value is not None:
+            return _parse(name, value.decode())
+    return None
+
+
+def cancel(rt: Runtime, batch_id: str) -> int:
+    """Revokes every task that waits for a batch, and asks the provider to cancel it.
+
+    What the provider has answered by then is paid, and is still delivered to tasks that no
+    worker knows as revoked.
+
+    Args:
+        rt: The runtime of the app.
+        batch_id: Our id.
+
+    Returns:
+        How many tasks were revoked.
+
+    Raises:
+        StateError: There is no such batch, or it has ended.
+        ProviderError: The provider could not be asked; the tasks are revoked.
+    """
+    batch = rt.ledger.batch(batch_id)
+    if batch is None:
+        raise StateError(f"The ledger has no batch {batch_id}.", {"batch": batch_id})
+    if batch.state not in ("RECORDED", "UPLOADED", "HELD", "SUBMITTING", "SUBMITTED"):
+        raise StateError(
+            f"Batch {batch_id} is {batch.state}: there is nothing left to cancel.",
+            {"batch": batch_id, "state": str(batch.state)},
+        )
+    revoked = 0
+    after = ""
+    while rows := rt.ledger.requests_in(batch_id, states=("RECORDED",), after=after, limit=500):
+        after = rows[-1].custom_id
+        rt.app.control.revoke(sorted({row.task_id for row in rows}))
+        revoked += len(rows)
+    if batch.state == "SUBMITTED" and batch.provider_batch_id:
+        rt.provider(batch.account).cancel(batch.provider_batch_id)
+    rt.timers.pull_in(_STEP_OF[batch.state], batch_id, rt.clock.now())
+    return revoked
+
+
+def retry(rt: Runtime, batch_id: str) -> str:
+    """Takes a batch's next step now in place of later: submits, asks the provider, fetches.
+
+    Args:
+        rt: The runtime of the app.
+        batch_id: Our id.
+
+    Returns:
+        Name of the step.
+
+    Raises:
+        StateError: There is no such batch, or it is at its end.
+    """
+    batch = rt.ledger.batch(batch_id)
+    if batch is None and rt.buffer.sealed_batch(batch_id) is not None:
+        rt.kick("submit", batch_id)
+        return "submit"
+    step = _STEP_OF.get(str(batch.state)) if batch is not None else None
+    if batch is None or step is None:
+        known = "not known" if batch is None else f"{batch.state}, which is its end"
+        raise StateError(f"Batch {batch_id} is {known}: nothing to try again.", {"batch": batch_id})
+    rt.kick(step, batch_id)
+    return step
+
+
+def _bring_on(rt: Runtime, subject: str) -> None:
+    now = rt.clock.now()
+    for status in rt.buffer.lanes():
+        if status.requests and subject in (status.lane, Lane.parse(status.lane).account):
+            rt.timers.pull_in("seal", status.lane, max(now, status.due or now))
+    for sealed in rt.buffer.sealed():
+        if subject in (sealed.lane, Lane.parse(sealed.lane).account):
+            rt.timers.pull_in("submit", sealed.batch_id, now)
+    for batch in rt.ledger.find_batches(states=("RECORDED", "UPLOADED", "HELD"), limit=1000):
+        if subject in (batch.lane, batch.account):
+            rt.timers.pull_in("submit", batch.id, now)
+
+
+def _key(rt: Runtime) -> str:
+    return keys.paused(rt.settings.namespace)
+
+
+def _parse(subject: str, value: str) -> Pause:
+    since, _, reason = value.partition(" ")
+    return Pause(subject, float(since), reason)
