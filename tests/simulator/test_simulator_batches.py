@@ -9,7 +9,8 @@ import openai
 import pytest
 
 from lowtide.simulator import SimulatorServer, SimulatorSettings
-from tests.simulator.support import CHAT, MODEL, TEXT, chat_body, chat_lines, jsonl, line, rows
+from lowtide.simulator.settings import from_mapping
+from tests.simulator.support import CHAT, MODEL, TEXT, Bench, chat_body, chat_lines, jsonl, line
 
 BODIES = {
     CHAT: chat_body(),
@@ -70,13 +71,9 @@ def test_the_same_seed_gives_the_same_order(tmp_path):
             SimulatorServer(SimulatorSettings(seed=seed)) as server,
             openai.OpenAI(base_url=server.base_url, api_key="k") as client,
         ):
-            file = client.files.create(file=("a.jsonl", chat_lines(30)), purpose="batch")
-            batch = client.batches.create(
-                input_file_id=file.id, endpoint=CHAT, completion_window="24h"
-            )
-            server.settle()
-            out = client.batches.retrieve(batch.id).output_file_id
-            orders.append([row["custom_id"] for row in rows(client.files.content(out).content)])
+            bench = Bench(server, client)
+            out = bench.run(chat_lines(30)).output_file_id
+            orders.append([row["custom_id"] for row in bench.rows(out)])
     assert orders[0] == orders[1] != orders[2]
 
 
@@ -93,7 +90,8 @@ def test_an_answer_that_the_endpoint_refuses_goes_to_the_error_file(bench):
     assert batch.status == "completed"
     assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 1)
     (row,) = bench.rows(batch.error_file_id)
-    assert row["custom_id"] == "bad" and row["error"] is None
+    assert row["custom_id"] == "bad"
+    assert row["error"] is None
     assert row["response"]["status_code"] == 400
     assert row["response"]["body"]["error"]["param"] == "temperature"
 
@@ -111,7 +109,8 @@ def test_cancel_keeps_what_is_done_and_names_the_rest(bench, batch_clock):
     batch_clock.advance("25m")
     assert bench.client.batches.retrieve(batch.id).request_counts.completed == 25
     wish = bench.client.batches.cancel(batch.id)
-    assert wish.status == "cancelling" and wish.cancelling_at
+    assert wish.status == "cancelling"
+    assert wish.cancelling_at
     assert wish.output_file_id is None
     batch_clock.advance("6m")
     ended = bench.client.batches.retrieve(batch.id)
@@ -177,7 +176,8 @@ def test_lists_are_paged_newest_first(bench):
     made = [bench.run(jsonl([line("a", chat_body(str(i)))])).id for i in range(5)]
     first = bench.client.batches.list(limit=2)
     assert [b.id for b in first.data] == made[:2:-1]
-    assert first.has_more and first.last_id == made[3]
+    assert first.has_more
+    assert first.last_id == made[3]
     assert [b.id for b in bench.client.batches.list(limit=2)] == made[::-1]
     files = [f.id for f in bench.client.files.list(order="asc", purpose="batch", limit=2)]
     assert len(files) == len(set(files)) == 5
@@ -193,7 +193,8 @@ def test_lists_are_paged_newest_first(bench):
 def test_files_come_back_as_they_were_and_go(bench):
     data = chat_lines(3)
     file = bench.upload(data)
-    assert file.bytes == len(data) and file.expires_at == file.created_at + 30 * 86400
+    assert file.bytes == len(data)
+    assert file.expires_at == file.created_at + 30 * 86400
     with bench.client.files.with_streaming_response.content(file.id) as answer:
         assert answer.headers["content-length"] == str(len(data))
         assert b"".join(answer.iter_bytes()) == data
@@ -231,8 +232,6 @@ def test_an_input_deleted_while_in_use_is_read_to_its_end(bench, batch_clock):
 
 def test_accounts_do_not_see_each_other():
     accounts = ({"name": "org-a", "key": "key-a"}, {"name": "org-b", "key": "key-b"})
-    from lowtide.simulator.settings import from_mapping
-
     with SimulatorServer(from_mapping({"accounts": accounts}, SimulatorSettings())) as server:
 
         def client(key):

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from openai import OpenAI
@@ -55,7 +56,7 @@ def checked(upstream: str, report: Path, fail_on: str) -> Iterator[str]:
     assert code == 0, said
 
 
-ENDPOINTS = {
+ENDPOINTS: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": TEXT}], "model": MODEL},
     "/v1/responses": {"input": TEXT, "model": MODEL, "instructions": "Summarise."},
     "/v1/embeddings": {"input": [TEXT, "tide"], "model": "text-embedding-3-small"},
@@ -113,7 +114,8 @@ def _tour_cancel(bench: Bench) -> None:
     ended = bench.client.batches.retrieve(batch.id)
     assert ended.status == "cancelled"
     done, rest = bench.rows(ended.output_file_id), bench.rows(ended.error_file_id)
-    assert len(done) > 0 and len(done) + len(rest) == 40
+    assert len(done) > 0
+    assert len(done) + len(rest) == 40
 
 
 def _tour_expiry(bench: Bench) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from pathlib import Path
+from typing import Any
 
 import httpx2
 import openai
@@ -158,7 +160,8 @@ def test_stuck_stays_in_progress_beyond_its_window(bench, batch_clock):
     assert (stuck.status, stuck.request_counts.completed) == ("in_progress", 5)
     bench.client.batches.cancel(batch.id)
     ended = bench.settled(batch)
-    assert ended.status == "cancelled" and len(bench.rows(ended.output_file_id)) == 5
+    assert ended.status == "cancelled"
+    assert len(bench.rows(ended.output_file_id)) == 5
 
 
 def test_expire_after_a_while(bench, batch_clock):
@@ -166,7 +169,8 @@ def test_expire_after_a_while(bench, batch_clock):
     batch = bench.create(chat_lines(10))
     batch_clock.advance("11s")
     ended = bench.client.batches.retrieve(batch.id)
-    assert ended.status == "expired" and ended.expired_at == batch.created_at + 10
+    assert ended.status == "expired"
+    assert ended.expired_at == batch.created_at + 10
     assert len(bench.rows(ended.output_file_id)) == 2
     assert len(bench.rows(ended.error_file_id)) == 8
 
@@ -178,7 +182,8 @@ def test_late_expiry(bench, batch_clock):
     assert bench.client.batches.retrieve(batch.id).status == "in_progress"
     batch_clock.advance("31m")
     ended = bench.client.batches.retrieve(batch.id)
-    assert ended.status == "expired" and ended.expired_at == ended.expires_at + 1800
+    assert ended.status == "expired"
+    assert ended.expired_at == ended.expires_at + 1800
 
 
 def test_long_validating_and_finalizing(bench, batch_clock):
@@ -227,7 +232,8 @@ def test_empty_error_file(bench):
 def test_iso_timestamps(bench):
     bench.server.add_fault("iso_timestamps")
     created = bench.run(chat_lines(1)).created_at
-    assert isinstance(created, str) and created.endswith("Z")
+    assert isinstance(created, str)
+    assert created.endswith("Z")
 
 
 def test_unfinished_lines_in_neither_file(bench, batch_clock):
@@ -244,11 +250,13 @@ def test_crlf_and_no_final_newline(bench):
     bench.server.add_fault("crlf", count=1)
     batch = bench.run(chat_lines(3))
     content = bench.content(batch.output_file_id)
-    assert content.count(b"\r\n") == 3 and len(rows(content)) == 3
+    assert content.count(b"\r\n") == 3
+    assert len(rows(content)) == 3
     bench.server.add_fault("no_final_newline", count=1)
     batch = bench.run(chat_lines(3))
     content = bench.content(batch.output_file_id)
-    assert content.endswith(b"}") and len(rows(content)) == 3
+    assert content.endswith(b"}")
+    assert len(rows(content)) == 3
     assert len(content) == bench.client.files.retrieve(batch.output_file_id).bytes
 
 
@@ -258,7 +266,8 @@ def test_lines_with_an_http_status(bench, status):
     bench.server.add_fault("line_error", match="^bad$", status=status)
     batch = bench.run(jsonl([line("good"), line("bad")]))
     (row,) = bench.rows(batch.error_file_id)
-    assert row["custom_id"] == "bad" and row["error"] is None
+    assert row["custom_id"] == "bad"
+    assert row["error"] is None
     assert row["response"]["status_code"] == status
     if status:
         assert row["response"]["body"]["error"]["message"]
@@ -291,7 +300,8 @@ def test_every_line_fails(bench):
 def test_a_missing_line_is_paid_but_in_neither_file(bench):
     bench.server.add_fault("line_missing", count=1)
     batch = bench.run(chat_lines(3))
-    assert batch.request_counts.completed == 3 and batch.error_file_id is None
+    assert batch.request_counts.completed == 3
+    assert batch.error_file_id is None
     assert len(bench.rows(batch.output_file_id)) == 2
     assert bench.server.totals()["billed"] == 3
 
@@ -308,7 +318,8 @@ def test_a_line_that_nobody_sent(bench):
     bench.server.add_fault("line_unknown_id", count=1)
     batch = bench.run(chat_lines(3))
     ids = {row["custom_id"] for row in bench.rows(batch.output_file_id)}
-    assert len(ids) == 4 and len(ids - {"r0", "r1", "r2"}) == 1
+    assert len(ids) == 4
+    assert len(ids - {"r0", "r1", "r2"}) == 1
 
 
 def test_separators_break_iter_lines_but_not_a_split_at_newlines(bench):
@@ -326,8 +337,7 @@ KNOWN_ELSEWHERE = {name for name in KINDS if name.startswith("webhook_")}
 
 
 def test_every_kind_has_a_test_here_or_with_the_webhooks():
-    with open(__file__, encoding="utf-8") as me:
-        source = me.read()
+    source = Path(__file__).read_text()
     assert [k for k in KINDS if f'"{k}"' not in source and k not in KNOWN_ELSEWHERE] == []
 
 
@@ -398,7 +408,8 @@ def test_rules_from_toml_and_flag_and_their_counters_survive_a_restart(tmp_path)
 
 def test_chaos_levels_are_real_rules_and_grow(tmp_path):
     sizes = [len(Faults(Store(tmp_path / f"{n}.db"), 0, chaos.rules(n)).rules()) for n in range(4)]
-    assert sizes == sorted(set(sizes)) and sizes[0] == 0
+    assert sizes == sorted(set(sizes))
+    assert sizes[0] == 0
     with pytest.raises(ValueError, match="0 to 3"):
         chaos.rules(4)
 
@@ -408,7 +419,8 @@ def test_a_patient_client_comes_through_the_storm(batch_server):
     """Retries, looks again and asks for the rest; every answer is got in the end."""
     wanted = {f"r{i}" for i in range(60)}
     with openai.OpenAI(base_url=batch_server.base_url, api_key="k", max_retries=12) as client:
-        bench, got, rounds = Bench(batch_server, client), {}, 0
+        bench, rounds = Bench(batch_server, client), 0
+        got: dict[str, Any] = {}
         batch_server.turnaround(working=0)
         while wanted - set(got):
             rounds += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import openai
 import pytest
 
@@ -35,7 +37,8 @@ CASES = {
 def test_each_code_names_its_line(bench, case):
     data, code, param = CASES[case]
     batch = bench.run(jsonl([GOOD, line("also")]) + data + jsonl([line("last")]))
-    assert batch.status == "failed" and batch.failed_at
+    assert batch.status == "failed"
+    assert batch.failed_at
     assert errors_of(batch) == [(code, 3, param)]
     counts = batch.request_counts
     assert (counts.total, counts.completed, counts.failed) == (0, 0, 0)
@@ -47,7 +50,8 @@ def test_many_errors_come_in_one_answer(bench):
     batch = bench.run(jsonl([GOOD]) + data)
     assert {code for code, _, _ in errors_of(batch)} == {code for _, code, _ in CASES.values()}
     lines = [number for _, number, _ in errors_of(batch)]
-    assert lines == sorted(lines) and len(lines) >= len(CASES)
+    assert lines == sorted(lines)
+    assert len(lines) >= len(CASES)
 
 
 def test_the_texts_are_the_services(bench):
@@ -110,7 +114,7 @@ def test_creations_an_hour(bench, batch_clock):
     assert bench.run(chat_lines(1)).status == "completed"
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "endpoint": ({"endpoint": "/v1/fine-tunes"}, "endpoint", "invalid_value"),
     "window": ({"completion_window": "1h"}, "completion_window", "invalid_value"),
     "endpoint type": ({"endpoint": 5}, "endpoint", "invalid_type"),
@@ -142,7 +146,7 @@ def test_uploads_refused_at_once(bench):
     for name, data, said in (
         ("a.jsonl", b"", "File is empty"),
         ("a.jsonl", b"x" * 2001, "File is too large"),
-        ("a.txt", b"{}", r"Must be .jsonl"),
+        ("a.txt", b"{}", r"Must be \.jsonl"),
         ("a.jsonl", b"\x00\x01", "not UTF-8"),
     ):
         with pytest.raises(openai.BadRequestError, match=said):
@@ -150,7 +154,7 @@ def test_uploads_refused_at_once(bench):
     with pytest.raises(openai.BadRequestError) as caught:
         create(file=("a.jsonl", b"{}"), purpose="batches")
     assert caught.value.param == "purpose"
-    with pytest.raises(openai.BadRequestError, match="expires_after.seconds"):
+    with pytest.raises(openai.BadRequestError, match=r"expires_after\.seconds"):
         create(
             file=("a.jsonl", b"{}"),
             purpose="batch",

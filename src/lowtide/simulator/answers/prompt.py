@@ -6,13 +6,18 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-_FENCED = re.compile(r"<(\w+)>\s*(.+?)\s*</\1>|\"\"\"\s*(.+?)\s*\"\"\"", re.DOTALL)
+_FENCED = re.compile(
+    r"\A(?P<before>.{0,600}?)(?:"
+    r"<(?P<tag>text|document|article|content|input|e?mail|ticket|message|passage|review|source|data)>"
+    r"\s*(?P<tagged>.+)\s*</(?P=tag)>|\"\"\"\s*(?P<quoted>.+)\s*\"\"\")(?P<after>.{0,300})\Z",
+    re.DOTALL | re.IGNORECASE,
+)
 _MAX_WORDS = re.compile(
     r"(\d{1,4})[\s-]*(?:words?|wörter|mots)|(\d{1,2})[\s-]*sentences?", re.IGNORECASE
 )
 _LABELS = re.compile(
     r"(?:labels?|categor(?:y|ies)|class(?:es)?|one of|options?|choices)\b[^:\n\[]{0,60}"
-    r"(?::\s*|(?=\[))(?P<list>(?:\s*\n\s*[-*\d][.)]?\s*[^\n]+)+|\[[^\]]+\]|[^\n]+)",
+    r"(?::|(?=\[))(?P<list>(?:\s*\n\s*[-*\d][.)]?\s*[^\n]+)+|\s*\[[^\]]+\]|\s*[^\n]+)",
     re.IGNORECASE,
 )
 _ITEM = re.compile(r"\s*(?:,|;|\||\n\s*(?:[-*]|\d+[.)])?|\bor\b|\band\b)\s*")
@@ -64,14 +69,14 @@ def content_text(content: Any) -> str:
 def split(system: str, user: str) -> Prompt:
     """Tell instruction and text apart.
 
-    A system message is instruction. Of the user's message a fenced part is the text; otherwise the
+    A system message is instruction. Of the user's message a part in quotes or tags is the text; else the
     text is what follows a short first paragraph (one that ends with a colon, or when nothing else
     instructs).
     """
     fenced = _FENCED.search(user)
     if fenced:
-        text = fenced[2] or fenced[3]
-        return Prompt(f"{system}\n{user[: fenced.start()]}{user[fenced.end() :]}", text)
+        text = fenced["tagged"] or fenced["quoted"]
+        return Prompt(f"{system}\n{fenced['before']}{fenced['after']}", text)
     head, sep, rest = user.partition("\n\n")
     if not sep and ":\n" in user[:_INSTRUCTION_LENGTH]:
         head, sep, rest = user.partition(":\n")

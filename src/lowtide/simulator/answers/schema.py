@@ -111,12 +111,13 @@ class SchemaWalker:
         if depth >= _MAX_DEPTH and least == 0:
             return []
         inner = self._resolved(items, depth) if isinstance(items, Mapping) else {}
-        if _type_of(inner) == "string" and not {"enum", "const", "format", "pattern"} & set(inner):
+        if inner.get("type") == "string" and not {"enum", "const", "format", "pattern"} & set(
+            inner
+        ):
             made: list[Any] = [_fit(w, inner) for w in self._strings(name, max(least, most))]
         elif "enum" in inner:
-            made = [self.value(inner, name, depth + 1)]
-            made += [x for x in inner["enum"] if x not in made]
-            return made[: max(1, least)] if most else []
+            best = self.value(inner, name, depth + 1)
+            made = [best, *(x for x in inner["enum"] if x != best)][: max(1, least)]
         else:
             made = [self.value(inner, name, depth + 1)]
         while len(made) < least:
@@ -228,5 +229,6 @@ def _into_range(value: float, schema: Mapping[str, Any]) -> float:
     if not low <= value <= high:
         value = low if math.isfinite(low) else high
     if step:
-        value = math.ceil(value / step) * step if value == low else math.floor(value / step) * step
+        below = math.floor(value / step) * step
+        value = below if below >= low else math.ceil(low / step) * step
     return value

@@ -13,6 +13,7 @@ _BREAK = re.compile(
 )
 _CODE = re.compile(r"```.*?(?:```|\Z)|^(?: {4}|\t)[^\n]*$", re.DOTALL | re.MULTILINE)
 _NOISE = re.compile(r"https?://|[{}|<>=]|^\s*(?:[#.:\-~*`$]|\d+\.\s*$)|::|\]\(|!\[|\w\(|\$ |__|--")
+_ENDS = frozenset(".!?…")
 _SPACE = re.compile(r"\s+")
 _STOP = frozenset(
     [
@@ -101,9 +102,10 @@ def words(text: str) -> list[str]:
 
 def sentences(text: str) -> list[str]:
     """The text's own sentences, white space made plain, without markup, links and tables."""
-    prose = _CODE.sub("", text)
+    prose = _CODE.sub("\n\n", text)
     parts = (_SPACE.sub(" ", part).strip() for part in _BREAK.split(prose) if part)
-    return [part for part in parts if part and not _NOISE.search(part)]
+    found = [part for part in parts if part and not _NOISE.search(part)]
+    return [part for part in found if part.rstrip("\"')]*_")[-1:] in _ENDS] or found
 
 
 def keywords(text: str, count: int) -> list[str]:

@@ -1,0 +1,134 @@
+"""Nothing is lost by a kill, and nothing grows with the size of a file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import openai
+import orjson
+import psutil
+import pytest
+
+from lowtide.simulator import SimulatorProcess
+from tests.simulator.support import CHAT, Bench, chat_body, chat_lines, jsonl, line
+
+_SIZE = 200_000_000
+_GROWTH = 30_000_000
+
+
+def client_of(server: SimulatorProcess) -> openai.OpenAI:
+    return openai.OpenAI(base_url=server.base_url, api_key="k", max_retries=0)
+
+
+def until(condition, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+
+
+def test_kill_9_in_the_middle_of_a_batch_loses_nothing_and_bills_nothing_twice(tmp_path):
+    count = 6_000
+    with SimulatorProcess(tmp_path / "state", "--fault", "line_error match=7$ status=500") as server:
+        with client_of(server) as client:
+            bench = Bench(server, client)
+            batch = bench.create(chat_lines(count), metadata={"mine": "yes"})
+            kills = 0
+            for share in (0.1, 0.4, 0.7):
+                until(lambda s=share: _done(client, batch.id) >= count * s)
+                if client.batches.retrieve(batch.id).status == "in_progress":
+                    kills += 1
+                server.kill()
+                server.start()
+            ended = bench.settled(batch)
+            assert kills > 0, "the batch was too quick to be killed in its middle"
+            assert (ended.status, ended.metadata) == ("completed", {"mine": "yes"})
+            good, bad = bench.rows(ended.output_file_id), bench.rows(ended.error_file_id)
+        ids = [row["custom_id"] for row in (*good, *bad)]
+        assert len(ids) == count
+        assert set(ids) == {f"r{i}" for i in range(count)}
+        assert all(row["custom_id"].endswith("7") for row in bad)
+        totals = server.totals()
+        assert (totals["ran"], totals["ran_twice"], totals["billed_twice"]) == (count, 0, 0)
+        assert ended.usage is not None
+        assert ended.usage.input_tokens == totals["input_tokens"]
+
+
+def _done(client: openai.OpenAI, batch_id: str) -> int:
+    counts = client.batches.retrieve(batch_id).request_counts
+    return 0 if counts is None else counts.completed + counts.failed
+
+
+def test_clock_plan_and_waiting_batches_go_on_after_a_kill(tmp_path):
+    with SimulatorProcess(tmp_path / "state", "--delay", "2h", "--cancelling", "5m") as server:
+        with client_of(server) as client:
+            server.freeze()
+            bench = Bench(server, client)
+            waiting, leaving = bench.create(chat_lines(10)), bench.create(jsonl([line("x")]))
+            server.advance("1h")
+            client.batches.cancel(leaving.id)
+            before = server.now()
+            server.kill()
+            server.start()
+            assert server.now() == before
+            assert client.batches.retrieve(waiting.id).request_counts.completed == 5
+            assert client.batches.retrieve(leaving.id).status == "cancelling"
+            server.advance("1h")
+            ended = client.batches.retrieve(waiting.id)
+            assert (ended.status, len(bench.rows(ended.output_file_id))) == ("completed", 10)
+            assert client.batches.retrieve(leaving.id).status == "cancelled"
+
+
+def test_an_upload_that_was_cut_leaves_nothing(tmp_path):
+    with SimulatorProcess(tmp_path / "state") as server:
+        stray = tmp_path / "state" / "files" / "x.part"
+        stray.write_bytes(b"half")
+        server.kill()
+        server.start()
+        assert not stray.exists()
+
+
+@pytest.mark.slow
+def test_200_mb_up_and_down_and_run_in_constant_memory(tmp_path):
+    path = tmp_path / "big.jsonl"
+    _write_big(path)
+    with SimulatorProcess(tmp_path / "state") as server, client_of(server) as client:
+        client.files.create(file=("warm.jsonl", b"{}\n"), purpose="batch")
+        base = psutil.Process(server.pid).memory_info().rss
+        with path.open("rb") as source:
+            file = client.files.create(file=source, purpose="batch")
+        assert file.bytes == path.stat().st_size > _SIZE
+        assert _peak(server.pid) - base < _GROWTH
+        assert _same_content(client, file.id, path)
+        assert _peak(server.pid) - base < _GROWTH
+        batch = client.batches.create(
+            input_file_id=file.id, endpoint=CHAT, completion_window="24h"
+        )
+        server.settle()
+        ended = client.batches.retrieve(batch.id)
+        assert ended.status == "completed"
+        assert _peak(server.pid) - base < _GROWTH
+
+
+def _write_big(path: Path) -> None:
+    body = chat_body("The tide rises and falls. " * 600)
+    with path.open("wb") as file:
+        number = 0
+        while file.tell() <= _SIZE:
+            file.write(orjson.dumps(line(f"r{number}", body)) + b"\n")
+            number += 1
+
+
+def _same_content(client: openai.OpenAI, file_id: str, path: Path) -> bool:
+    with (
+        client.files.with_streaming_response.content(file_id) as answer,
+        path.open("rb") as original,
+    ):
+        assert answer.headers["content-length"] == str(path.stat().st_size)
+        same = all(chunk == original.read(len(chunk)) for chunk in answer.iter_bytes(1 << 20))
+        return same and original.read(1) == b""
+
+
+def _peak(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
