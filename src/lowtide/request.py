@@ -12,7 +12,7 @@ import zstandard
 
 from lowtide import tokens
 from lowtide.calls import CHAT, EMBEDDINGS, RESPONSES, Call, chat, embed, respond, to_call
-from lowtide.errors import LowtideError, RequestTooLarge
+from lowtide.errors import EnvelopeError, RequestTooLarge
 from lowtide.jsonbody import to_json
 from lowtide.lane import Lane
 
@@ -140,10 +140,10 @@ def unpack(custom_id: str, lane: Lane, blob: bytes) -> Request:
     """The request that `pack` made `blob` from.
 
     Raises:
-        LowtideError: The blob is damaged, or of a version that this release does not know.
+        EnvelopeError: The blob is damaged, or of a version that this release does not know.
     """
     if blob[:1] != _VERSION:
-        raise LowtideError(
+        raise EnvelopeError(
             f"Stored request {custom_id} has format {blob[:1].hex() or 'none'}, this release reads "
             f"{_VERSION.hex()}; run the release of lowtide that stored it.",
             {"custom_id": custom_id},
@@ -155,7 +155,7 @@ def unpack(custom_id: str, lane: Lane, blob: bytes) -> Request:
     try:
         fields = _decoder.decode(decompressor.decompress(memoryview(blob)[1:]))
     except (zstandard.ZstdError, msgspec.MsgspecError, ValueError) as error:
-        raise LowtideError(
+        raise EnvelopeError(
             f"Stored request {custom_id} is damaged: {type(error).__name__}.",
             {"custom_id": custom_id},
         ) from None

@@ -86,6 +86,8 @@ def test_create_sends_our_id_once_and_reads_the_batch(
         (Reply(403, error(code="billing_hard_limit_reached")), AccountPaused),
         (Reply(401, error(code="invalid_api_key")), AccountPaused),
         (Reply(402, error()), AccountPaused),
+        (Reply(403, error(code="model_not_found")), BatchFailed),
+        (Reply(400, error(code="token_limit_exceeded")), ProviderUnavailable),
         (Reply(403, b""), AccountPaused),
         (Reply(404, b"", {"Content-Type": "text/plain"}), AccountPaused),
         (Reply(405, b"nope"), AccountPaused),
@@ -149,6 +151,21 @@ def test_what_the_provider_says_is_in_the_details(server: ScriptedServer, provid
     assert raised.value.message == (
         "Account default: creating batch b1 was put off (429 rate_limit_exceeded): Too many."
     )
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["Incorrect API key: sk-proj-abcdefgh12345678.", "Bad header Bearer abcdefgh12345678"],
+)
+def test_a_key_that_the_provider_repeats_is_not_shown(
+    server: ScriptedServer, provider: OpenAIProvider, message: str
+):
+    server.on(CREATE, Reply(401, error(message)))
+
+    with pytest.raises(AccountPaused) as raised:
+        create(provider)
+
+    assert "abcdefgh" not in repr(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -305,3 +322,4 @@ def test_a_list_that_cannot_be_read_to_its_end_never_says_that_there_is_none(
 
     with pytest.raises(ProviderUnavailable):
         provider.adopt("b1", since=0.0)
+    assert len(server.calls(LIST)) <= 2

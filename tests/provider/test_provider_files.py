@@ -86,6 +86,7 @@ def test_failures_of_upload(
         provider.upload(path, batch_id="b1")
 
     assert type(raised.value) is expected
+    assert len(server.calls(UPLOAD)) == 1
 
 
 def test_download_writes_the_file(server: ScriptedServer, provider: OpenAIProvider, path: Path):

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowtide.errors import LowtideError
+from lowtide.errors import EnvelopeError, RequestTooLarge
 from lowtide.lane import Lane
 from lowtide.request import Call, Request, encode, pack, to_call, unpack
 
@@ -68,7 +68,7 @@ def test_the_size_limit_counts_the_longest_custom_id():
     lane, body, tokens = encode(to_call("x", model="m"), account="a")
     longest = Request("c" * 64, "t", "t", lane, body, b"", tokens)
 
-    with pytest.raises(LowtideError):
+    with pytest.raises(RequestTooLarge):
         encode(
             Call(lane.endpoint, orjson.loads(body)), account="a", max_bytes=longest.line_size - 1
         )
@@ -77,7 +77,7 @@ def test_the_size_limit_counts_the_longest_custom_id():
 
 @pytest.mark.parametrize("blob", [b"", b"\x02abc", b"\xff"])
 def test_a_blob_of_another_format_says_so(blob: bytes):
-    with pytest.raises(LowtideError, match="this release reads 01"):
+    with pytest.raises(EnvelopeError, match="this release reads 01"):
         unpack("a.0.0", LANE, blob)
 
 
@@ -93,7 +93,7 @@ def test_a_blob_of_another_format_says_so(blob: bytes):
 def test_a_damaged_blob_says_so(damage: Any):
     blob = pack(Request("a.0.0", "a", "t", LANE, b'{"model":"m"}', b"e", 1))
 
-    with pytest.raises(LowtideError, match=r"a\.0\.0 is damaged"):
+    with pytest.raises(EnvelopeError, match=r"a\.0\.0 is damaged"):
         unpack("a.0.0", LANE, damage(blob))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ _PAUSING_CODES = frozenset(
     }
 )
 _PAUSING_STATUSES = frozenset({401, 402, 403})
+# A key without access to one model is still good for others.
+_MODEL_CODES = frozenset({"model_not_found"})
+_PASSING_CODES = frozenset({"token_limit_exceeded", "rate_limit_exceeded"})
 _PASSING_STATUSES = frozenset({408, 409, 425, 429})
 # The request cannot have reached the provider when one of these is the cause.
 _UNSENT = (
@@ -41,6 +45,8 @@ _UNSENT = (
     httpx2.UnsupportedProtocol,
 )
 _SHOWN_CHARACTERS = 300
+# OpenAI masks the key that it complains of; not every service does.
+_KEY = re.compile(r"\b(?:sk|gsk|pk|key|tok)[-_][\w-]{8,}|(?<=[Bb]earer )\S+")
 _LONGEST_WAIT = 86_400.0
 
 
@@ -123,7 +129,7 @@ def _from_status(
     reason = " ".join(str(part) for part in (status, code) if part)
     message = body.get("message")
     said = f": {shown(message)}" if isinstance(message, str) and message else "."
-    if status in _PAUSING_STATUSES or not _PAUSING_CODES.isdisjoint(codes):
+    if _pauses(status, codes):
         return AccountPaused(
             f"Account {account} is refused ({reason}) while {doing}{said} "
             "Check its key, quota and billing.",
@@ -140,16 +146,23 @@ def _from_status(
             f"Account {account}: {doing} was answered with {reason}; looking whether it was made.",
             details,
         )
-    if status >= 500 or status in _PASSING_STATUSES:
+    if status >= 500 or status in _PASSING_STATUSES or code in _PASSING_CODES:
         return ProviderUnavailable(
             f"Account {account}: {doing} was put off ({reason}){said}", details
         )
     return refused(f"Account {account}: {doing} was refused ({reason}){said}", details)
 
 
+def _pauses(status: int, codes: list[str]) -> bool:
+    """Whether the account as a whole is refused."""
+    if not _PAUSING_CODES.isdisjoint(codes):
+        return True
+    return status in _PAUSING_STATUSES and _MODEL_CODES.isdisjoint(codes)
+
+
 def shown(value: object) -> str:
-    """A provider's words on one line of bounded length."""
-    text = " ".join(str(value).split())
+    """A provider's words on one line of bounded length, without anything like a key."""
+    text = _KEY.sub("…", " ".join(str(value).split()))
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -141,7 +141,7 @@ class OpenAIProvider:
         return remote
 
     def statuses(self, provider_batch_ids: Iterable[str]) -> dict[str, RemoteBatch]:
-        wanted = list(dict.fromkeys(provider_batch_ids))
+        wanted = dict.fromkeys(provider_batch_ids)
         found = self._listed(wanted) if len(wanted) > 1 else {}
         for each in wanted:
             if each in found:
@@ -153,7 +153,7 @@ class OpenAIProvider:
                     raise
         return found
 
-    def _listed(self, wanted: Sequence[str]) -> dict[str, RemoteBatch]:
+    def _listed(self, wanted: Collection[str]) -> dict[str, RemoteBatch]:
         """Those of `wanted` that are found by listing, as long as that saves calls."""
         found: dict[str, RemoteBatch] = {}
         try:
