@@ -11,21 +11,12 @@ from typing import TYPE_CHECKING, Any
 from lowtide import keys
 from lowtide.errors import StateError
 from lowtide.lane import Lane
+from lowtide.sweep import STEP_OF
 
 if TYPE_CHECKING:
     from lowtide.runtime import Runtime
 
 _BY_HAND = "by hand"
-# The step that brings a batch on, by its state.
-_STEP_OF = {
-    "RECORDED": "submit",
-    "UPLOADED": "submit",
-    "SUBMITTING": "submit",
-    "HELD": "submit",
-    "SUBMITTED": "poll",
-    "ENDED": "fetch",
-    "FETCHED": "deliver",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +133,7 @@ def cancel(rt: Runtime, batch_id: str) -> int:
         revoked += len(rows)
     if batch.state == "SUBMITTED" and batch.provider_batch_id:
         rt.provider(batch.account).cancel(batch.provider_batch_id)
-    rt.timers.pull_in(_STEP_OF[batch.state], batch_id, rt.clock.now())
+    rt.timers.pull_in(STEP_OF[batch.state], batch_id, rt.clock.now())
     return revoked
 
 
@@ -163,7 +154,7 @@ def retry(rt: Runtime, batch_id: str) -> str:
     if batch is None and rt.buffer.sealed_batch(batch_id) is not None:
         rt.kick("submit", batch_id)
         return "submit"
-    step = _STEP_OF.get(str(batch.state)) if batch is not None else None
+    step = STEP_OF.get(str(batch.state)) if batch is not None else None
     if batch is None or step is None:
         known = "not known" if batch is None else f"{batch.state}, which is its end"
         raise StateError(f"Batch {batch_id} is {known}: nothing to try again.", {"batch": batch_id})

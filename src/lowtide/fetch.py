@@ -8,7 +8,7 @@ of the ledger.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from celery.utils.log import get_logger
 
-from lowtide import failpoints, results
+from lowtide import failpoints, limits, results
 from lowtide.decide import backoff, halves
 from lowtide.leases import held
+from lowtide.ledger import BatchState
+from lowtide.moving import move
 from lowtide.outcomes import Answered, Failed, SliceWriter
 from lowtide.pipeline import Next
-from lowtide.request import unpack
 from lowtide.spool import spool_folder
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def fetch(rt: Runtime, batch_id: str) -> Next | None:
     """
     with held(rt, batch_id) as lease:
         batch = rt.ledger.batch(batch_id)
-        if batch is None or batch.state not in ("ENDED", "FETCHED"):
+        if batch is None or batch.state not in (BatchState.ENDED, BatchState.FETCHED):
             return None
         settings = rt.settings
         writer = SliceWriter(rt.slices, batch_id, most=settings.slice_requests, ttl=_SLICE_TTL)
@@ -103,10 +104,10 @@ def fetch(rt: Runtime, batch_id: str) -> Next | None:
         failpoints.reach("fetch.settled")
         if settling.odd:
             logger.warning("Batch %s: lines left aside: %s", batch_id, dict(settling.odd))
-        if batch.state == "ENDED":
-            rt.ledger.move(lease, "FETCHED")
+        if batch.state == BatchState.ENDED:
+            rt.ledger.move(lease, BatchState.FETCHED)
             failpoints.reach("fetch.moved")
-        rt.buffer.set_summary(batch_id, state="FETCHED")
+        rt.buffer.set_summary(batch_id, state=BatchState.FETCHED)
         return Next("deliver", batch_id, slices=writer.count)
 
 
@@ -171,10 +172,11 @@ def _failed_validation(settling: Settling) -> None:
             custom_id, "RequestRejected", error.message, {"code": error.code, "param": error.param}
         )
     rest = sorted(settling.left)
-    if named or any(error.code == _OVER_BUDGET for error in errors):
-        code = "other_line_failed" if named else _OVER_BUDGET
-        for custom_id in rest:
-            settling.retry(custom_id, code)
+    if named:
+        _move(settling, rest, "another line of its batch failed validation")
+    elif over := next((error for error in errors if error.code == _OVER_BUDGET), None):
+        limits.learn(settling.rt, batch.account, batch.model, over.message)
+        _move(settling, rest, over.message, settling.rt.settings.retry_delay)
     elif len(rest) == 1:
         first = errors[0] if errors else None
         message = first.message if first else "The provider failed the batch without a reason."
@@ -200,15 +202,15 @@ def _named(settling: Settling, errors: Collection[BatchError]) -> dict[str, Batc
 
 def _bisect(settling: Settling, rest: list[str], errors: Collection[BatchError]) -> None:
     """No line is named: each half goes alone, until the culprit is by itself."""
-    reason = next((error.code for error in errors if error.code), "validation failed")
+    code = next((error.code for error in errors if error.code), "validation failed")
     for half in halves(rest):
-        new_id = settling.rt.ledger.requeue(
-            settling.lease, half, reason=f"half of a batch that failed: {reason}"
-        )
-        settling.left.difference_update(half)
-        if new_id is not None:
-            settling.rt.kick("submit", new_id)
-            _note_move(settling, new_id)
+        _move(settling, half, f"half of a batch that failed: {code}")
+
+
+def _move(settling: Settling, custom_ids: Sequence[str], reason: str, wait: float = 0.0) -> None:
+    """Sends requests again that the provider did not run: no attempt is counted."""
+    settling.left.difference_update(custom_ids)
+    move(settling.rt, settling.lease, settling.batch, custom_ids, reason=reason, wait=wait)
 
 
 def _rejected(settling: Settling) -> None:
@@ -225,29 +227,23 @@ def _send_again(settling: Settling) -> None:
     rt = settling.rt
     reasons = Counter(settling.again.values())
     reason = ", ".join(f"{code} ({count})" for code, count in reasons.most_common(3))
-    at = rt.clock.now() + backoff(settling.attempt, rt.settings.retry_delay)
-    new_id = rt.ledger.requeue(settling.lease, list(settling.again), reason=reason, not_before=at)
+    new_id = move(
+        rt,
+        settling.lease,
+        settling.batch,
+        list(settling.again),
+        reason=reason,
+        wait=backoff(settling.attempt, rt.settings.retry_delay),
+        tried=True,
+    )
     failpoints.reach("fetch.requeued")
     if new_id is not None:
-        rt.timers.arm("submit", new_id, at)
-        _note_move(settling, new_id)
         logger.info(
             "Batch %s: %d requests go again in batch %s: %s",
             settling.batch.id,
             len(settling.again),
             new_id,
             reason,
-        )
-
-
-def _note_move(settling: Settling, new_id: str) -> None:
-    """Lets `.info` of the moved tasks tell of their new batch."""
-    buffer, lane = settling.rt.buffer, settling.batch.to_lane()
-    buffer.set_summary(new_id, lane=lane.key, state="RECORDED")
-    for chunk in settling.rt.ledger.lines(new_id):
-        buffer.moved(
-            new_id,
-            [(unpack(custom_id, lane, blob).task_id, custom_id) for custom_id, blob in chunk],
         )
 
 

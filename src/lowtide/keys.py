@@ -3,8 +3,8 @@
 All share the hash tag `{<namespace>}`, so a deployment's keys are in one slot of a cluster and
 one script may touch several of them. The scripts in `lua/` build the same names from the prefix.
 
-A key is permanent (`lanes`, `sealed`, `timers`, `paused`), or belongs to a buffer that lives
-(`lane`, `lane_lines`, `batch_lines`), or has a TTL (all others).
+A key is permanent (`lanes`, `sealed`, `timers`, `paused`, `limits`), or belongs to a buffer that
+lives (`lane`, `lane_lines`, `batch_lines`), or has a TTL (all others).
 """
 
 from __future__ import annotations
@@ -64,6 +64,16 @@ def task(namespace: str, task_id: str) -> str:
     Where each request of a task is; its presence is what refuses a second append.
     """
     return f"{{{namespace}}}:task:{task_id}"
+
+
+def limits(namespace: str) -> str:
+    """HASH "<account>:<model>" -> enqueued tokens that the provider allows; permanent."""
+    return f"{{{namespace}}}:limits"
+
+
+def created(namespace: str, account: str, hour: int) -> str:
+    """STRING, how many batches an account created in an hour since the epoch; TTL."""
+    return f"{{{namespace}}}:created:{account}:{hour}"
 
 
 def scanned(namespace: str) -> str:

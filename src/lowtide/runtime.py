@@ -195,14 +195,14 @@ class Runtime:
         """Where a task's request is now, None when lowtide holds none."""
         return self.buffer.where([task_id])[0]
 
-    def answers(self, task_id: str, retries: int) -> list[Outcome]:
+    def answers(self, task_id: str, run: int) -> list[Outcome]:
         """How the requests of a generator's earlier try ended, but for its last one.
 
         A retry need not ask, and pay, again for what was answered before the step that failed.
 
         Args:
             task_id: The task.
-            retries: Number of the try, counted from 0.
+            run: Which run of that id; see `ids.run_number`.
 
         Returns:
             (endpoint, response body) or the error of each step, oldest first.
@@ -212,7 +212,7 @@ class Runtime:
         steps: dict[int, str] = {}
         for row in self.ledger.task(task_id):
             _, made_by, step = row.custom_id.rsplit(".", 2)
-            if made_by == str(retries):
+            if made_by == str(run):
                 steps[int(step)] = row.custom_id
         if not steps:
             return []

@@ -24,12 +24,13 @@ Size = Annotated[int, BeforeValidator(parse_size)]
 
 
 class Thresholds(BaseModel):
-    """When a lane's buffer is sealed: whichever is reached first."""
+    """When a lane's buffer is sealed, whichever is reached first; and what may be enqueued."""
 
     max_requests: Annotated[Size, Field(ge=1, le=50_000)]
     max_bytes: Annotated[Size, Field(ge=1, le=200_000_000)]
     max_tokens: Annotated[Size, Field(ge=1)]
     max_wait: Duration
+    enqueued_tokens: Annotated[Size, Field(ge=1)] | None = None
 
 
 class LaneOverride(BaseModel, extra="forbid"):
@@ -39,6 +40,7 @@ class LaneOverride(BaseModel, extra="forbid"):
     max_bytes: Annotated[Size, Field(ge=1, le=200_000_000)] | None = None
     max_tokens: Annotated[Size, Field(ge=1)] | None = None
     max_wait: Duration | None = None
+    enqueued_tokens: Annotated[Size, Field(ge=1)] | None = None
 
 
 class Account(BaseModel, extra="forbid"):
@@ -86,6 +88,14 @@ class Settings(BaseSettings):
         default=1_000_000_000, description="Estimated input tokens at which a buffer is sealed"
     )
     max_wait: Duration = Field(default=60.0, description="Age at which a buffer is sealed")
+    enqueued_tokens: Annotated[Size, Field(ge=1)] | None = Field(
+        default=None,
+        description="Input tokens that may be enqueued at the provider for each model; learned "
+        "from its refusals if unset",
+    )
+    creations_per_hour: int = Field(
+        default=2_000, ge=1, description="Batches that an account may create in an hour"
+    )
     lanes: dict[str, LaneOverride] = Field(
         default_factory=dict,
         description='Thresholds by lane, model or account, as JSON: {"gpt-5": {"max_wait": "10m"}}',
@@ -103,6 +113,11 @@ class Settings(BaseSettings):
         default=120.0,
         description="How long a batch whose creation is in doubt is looked for before it is "
         "created again",
+    )
+    stuck_after: Duration = Field(
+        default=6 * 3600.0,
+        description="How long past its window a batch may run before it is cancelled, its "
+        "finished work used and the rest sent again",
     )
     retry_delay: Duration = Field(
         default=10.0, description="First wait before a failed line or step is tried again"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
 
-from lowtide import failpoints
+from lowtide import control, failpoints, limits
 from lowtide.decide import backoff, expected_end, next_poll
 from lowtide.errors import (
     AccountPaused,
@@ -26,8 +26,10 @@ from lowtide.errors import (
 )
 from lowtide.lane import Lane
 from lowtide.leases import held
-from lowtide.ledger import NewBatch, NewRequest
+from lowtide.ledger import BatchState
+from lowtide.moving import cut
 from lowtide.pipeline import Next
+from lowtide.recording import record
 from lowtide.request import unpack
 from lowtide.spool import spool_folder
 
@@ -61,63 +63,31 @@ def submit(rt: Runtime, batch_id: str) -> Next | None:
         batch = rt.ledger.batch(batch_id)
         if batch is None or batch.state not in _STEPS:
             return None
-        if batch.next_at is not None and batch.next_at > rt.clock.now():
+        if batch.state is BatchState.RECORDED and (batch.next_at or 0.0) > rt.clock.now():
             return Next("submit", batch_id, at=batch.next_at)
         return _advance(rt, lease, batch)
-
-
-def record(rt: Runtime, batch_id: str) -> BatchRow | None:
-    """Moves a sealed buffer from Redis into the ledger, in one transaction.
-
-    Returns:
-        The ledger's batch, None when neither Redis nor the ledger knows the id.
-    """
-    buffer = rt.buffer
-    known = rt.ledger.batch(batch_id)
-    if known is None:
-        sealed = buffer.sealed_batch(batch_id)
-        if sealed is None:
-            return None
-        lane = Lane.parse(sealed.lane)
-        batch = NewBatch(batch_id, lane, bytes=sealed.size, sealed_at=sealed.sealed_at)
-        recorded = rt.ledger.record(batch, _rows(rt, batch_id, lane))
-        failpoints.reach("record.recorded")
-        if recorded.refused:
-            logger.warning(
-                "Batch %s: %d requests are on their way already and were left out",
-                batch_id,
-                len(recorded.refused),
-            )
-        known = rt.ledger.batch(batch_id)
-    buffer.drop(batch_id)
-    failpoints.reach("record.dropped")
-    return known
-
-
-def _rows(rt: Runtime, batch_id: str, lane: Lane) -> Iterator[NewRequest]:
-    for chunk in rt.buffer.lines(batch_id):
-        for custom_id, blob in chunk:
-            request = unpack(custom_id, lane, blob)
-            yield NewRequest(
-                custom_id=custom_id,
-                task_id=request.task_id,
-                task=request.task,
-                blob=blob,
-                tokens=request.tokens,
-            )
 
 
 def _advance(rt: Runtime, lease: Lease, batch: BatchRow) -> Next | None:
     provider = rt.provider(batch.account)
     try:
         while batch.state in _STEPS:
+            if batch.state in _GATED:
+                refused = _paused(rt, batch) or limits.check(rt, batch)
+                if isinstance(refused, limits.Wait):
+                    return _hold(rt, lease, refused)
+                if isinstance(refused, limits.Split):
+                    cut(rt, lease, batch, refused.tokens)
+                    return None
             batch = _STEPS[batch.state](rt, provider, lease, batch)
     except AccountPaused as error:
-        return _hold(rt, lease, error)
+        # One line is what a person needs here, not a stack.
+        logger.error("Account %s is paused, batch %s waits: %s", batch.account, batch.id, error)  # noqa: TRY400
+        return _hold(rt, lease, limits.Wait(str(error), rt.settings.poll_max))
     except BatchFailed as error:
         rt.ledger.move(
             lease,
-            "ENDED",
+            BatchState.ENDED,
             ended_at=rt.clock.now(),
             provider_status="rejected",
             reason=str(error),
@@ -127,7 +97,7 @@ def _advance(rt: Runtime, lease: Lease, batch: BatchRow) -> Next | None:
         wait = float(error.details.get("retry_after") or _patience(rt, batch))
         logger.warning("Batch %s is tried again in %.0f s: %s", batch.id, wait, error)
         return Next("submit", batch.id, at=rt.clock.now() + wait)
-    if batch.state != "SUBMITTED":
+    if batch.state != BatchState.SUBMITTED:
         return None
     return _submitted(rt, batch)
 
@@ -136,7 +106,7 @@ def _submitted(rt: Runtime, batch: BatchRow) -> Next:
     failpoints.reach("submit.noted")
     rt.buffer.set_summary(
         batch.id,
-        state="SUBMITTED",
+        state=BatchState.SUBMITTED,
         provider_batch_id=batch.provider_batch_id,
         requests=batch.requests,
         expected_end=batch.expected_end,
@@ -151,11 +121,18 @@ def _submitted(rt: Runtime, batch: BatchRow) -> Next:
     return Next("poll", batch.id, at=at)
 
 
-def _hold(rt: Runtime, lease: Lease, error: AccountPaused) -> Next:
-    batch = rt.ledger.move(lease, "HELD", reason=str(error))
-    rt.buffer.set_summary(batch.id, state="HELD")
-    logger.error("Account %s is paused, batch %s waits: %s", batch.account, batch.id, error)
-    return Next("submit", batch.id, at=rt.clock.now() + rt.settings.poll_max)
+def _paused(rt: Runtime, batch: BatchRow) -> limits.Wait | None:
+    pause = control.paused(rt, batch.lane, batch.account)
+    if pause is None:
+        return None
+    return limits.Wait(f"{pause.subject} is paused: {pause.reason}", rt.settings.poll_max)
+
+
+def _hold(rt: Runtime, lease: Lease, wait: limits.Wait) -> Next:
+    batch = rt.ledger.move(lease, BatchState.HELD, reason=wait.reason)
+    rt.buffer.set_summary(batch.id, state=batch.state, reason=wait.reason)
+    logger.info("Batch %s is held: %s", batch.id, wait.reason)
+    return Next("submit", batch.id, at=rt.clock.now() + wait.seconds)
 
 
 def _patience(rt: Runtime, batch: BatchRow) -> float:
@@ -168,10 +145,14 @@ def _patience(rt: Runtime, batch: BatchRow) -> float:
 def _upload(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> BatchRow:
     with _spooled(rt, batch) as (path, count):
         if not count:
-            return rt.ledger.move(lease, "CANCELLED", reason="every request left the batch")
+            return rt.ledger.move(
+                lease, BatchState.CANCELLED, reason="every request left the batch"
+            )
         file_id = provider.upload(path, batch_id=batch.id)
     failpoints.reach("submit.uploaded")
-    return rt.ledger.move(lease, "UPLOADED", uploaded_at=rt.clock.now(), input_file_id=file_id)
+    return rt.ledger.move(
+        lease, BatchState.UPLOADED, uploaded_at=rt.clock.now(), input_file_id=file_id
+    )
 
 
 @contextmanager
@@ -190,7 +171,7 @@ def _spooled(rt: Runtime, batch: BatchRow) -> Iterator[tuple[Path, int]]:
 
 def _create(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> BatchRow:
     failpoints.reach("submit.noted_file")
-    batch = rt.ledger.move(lease, "SUBMITTING", submitting_at=rt.clock.now())
+    batch = rt.ledger.move(lease, BatchState.SUBMITTING, submitting_at=rt.clock.now())
     failpoints.reach("submit.intended")
     try:
         remote = provider.create(
@@ -201,9 +182,10 @@ def _create(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> B
         return _resolve(rt, provider, lease, batch)
     except ProviderError:
         # Surely not created, so the intent is taken back.
-        rt.ledger.move(lease, "UPLOADED", submitting_at=None)
+        rt.ledger.move(lease, BatchState.UPLOADED, submitting_at=None)
         raise
     failpoints.reach("submit.created")
+    limits.count_creation(rt, batch.account)
     return _note(rt, lease, batch, remote)
 
 
@@ -224,7 +206,7 @@ def _resolve(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> 
         remote = _adopt(provider, batch, intended)
     if remote is None:
         return rt.ledger.move(
-            lease, "RECORDED", input_file_id=None, uploaded_at=None, submitting_at=None
+            lease, BatchState.RECORDED, input_file_id=None, uploaded_at=None, submitting_at=None
         )
     logger.info("Batch %s was created after all and is adopted as %s", batch.id, remote.id)
     return _note(rt, lease, batch, remote)
@@ -240,7 +222,7 @@ def _note(rt: Runtime, lease: Lease, batch: BatchRow, remote: RemoteBatch) -> Ba
     now = rt.clock.now()
     return rt.ledger.move(
         lease,
-        "SUBMITTED",
+        BatchState.SUBMITTED,
         submitted_at=now,
         provider_batch_id=remote.id,
         provider_status=remote.status,
@@ -259,12 +241,17 @@ def _turnarounds(rt: Runtime, lane: str) -> list[float]:
 
 def _unhold(rt: Runtime, _provider: Provider, lease: Lease, batch: BatchRow) -> BatchRow:
     """Tries a held batch again: with its file where it was uploaded already."""
-    return rt.ledger.move(lease, "UPLOADED" if batch.input_file_id else "RECORDED", reason=None)
+    return rt.ledger.move(
+        lease, BatchState.UPLOADED if batch.input_file_id else BatchState.RECORDED, reason=None
+    )
 
+
+# States from which a batch goes on only while nothing is paused and limits leave room.
+_GATED = frozenset({BatchState.RECORDED, BatchState.HELD})
 
 _STEPS = {
-    "RECORDED": _upload,
-    "UPLOADED": _create,
-    "SUBMITTING": _resolve,
-    "HELD": _unhold,
+    BatchState.RECORDED: _upload,
+    BatchState.UPLOADED: _create,
+    BatchState.SUBMITTING: _resolve,
+    BatchState.HELD: _unhold,
 }

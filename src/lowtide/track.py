@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
 
-from lowtide import failpoints
+from lowtide import failpoints, limits
 from lowtide.decide import next_poll
 from lowtide.errors import ProviderError, StateError
 from lowtide.leases import held
+from lowtide.ledger import BatchState
 from lowtide.pipeline import Next
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from lowtide.runtime import Runtime
 
 logger = get_logger(__name__)
+_WINDOW = 86_400.0
 
 
 def track(rt: Runtime, batch_ids: Sequence[str]) -> dict[str, Next | None]:
@@ -36,7 +38,7 @@ def track(rt: Runtime, batch_ids: Sequence[str]) -> dict[str, Next | None]:
     by_account: dict[str, list[BatchRow]] = defaultdict(list)
     for batch_id in batch_ids:
         batch = rt.ledger.batch(batch_id)
-        if batch is None or batch.state != "SUBMITTED":
+        if batch is None or batch.state is not BatchState.SUBMITTED:
             after[batch_id] = None
         else:
             by_account[batch.account].append(batch)
@@ -65,6 +67,7 @@ def _track_account(
         else:
             if remote is not None:
                 _note(rt, batch, remote)
+                _end_if_stuck(rt, batch, remote)
             after[batch.id] = _again(rt, batch)
     return after
 
@@ -90,17 +93,31 @@ def _note(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> None:
     )
 
 
+def _end_if_stuck(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> None:
+    """Cancels a batch that runs far past its window.
+
+    It is followed on until the provider says that it ended: only then is what it did not finish
+    sent again, so that nothing is ever in two batches that run.
+    """
+    window_end = batch.expires_at or (batch.submitted_at or rt.clock.now()) + _WINDOW
+    late = rt.clock.now() - window_end
+    if late > rt.settings.stuck_after and remote.status != "cancelling":
+        logger.warning("Batch %s is %.0f h past its window: cancelling it", batch.id, late / 3600)
+        rt.provider(batch.account).cancel(remote.id)
+
+
 def _end(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> Next:
     failpoints.reach("poll.read")
     with held(rt, batch.id) as lease:
         rt.ledger.move(
             lease,
-            "ENDED",
+            BatchState.ENDED,
             ended_at=max(remote.ended_at or rt.clock.now(), batch.submitted_at or 0.0),
             provider_status=remote.status,
             output_file_id=remote.output_file_id,
             error_file_id=remote.error_file_id,
         )
     failpoints.reach("poll.ended")
-    rt.buffer.set_summary(batch.id, state="ENDED", provider_status=remote.status)
+    rt.buffer.set_summary(batch.id, state=BatchState.ENDED, provider_status=remote.status)
+    limits.room_returned(rt, batch.account, batch.model)
     return Next("fetch", batch.id)

@@ -10,6 +10,7 @@ from lowtide.ledger import migrate
 from lowtide.ledger.batches import BatchVerbs
 from lowtide.ledger.claims import ClaimVerbs
 from lowtide.ledger.engine import Database
+from lowtide.ledger.enqueued import EnqueuedQueries
 from lowtide.ledger.lookups import Lookups
 from lowtide.ledger.money import MoneyQueries
 from lowtide.ledger.record import RecordVerbs
@@ -22,7 +23,14 @@ _PURGE_AT_ONCE = 20
 
 
 class Ledger(
-    RecordVerbs, BatchVerbs, RequeueVerbs, ClaimVerbs, RequestQueries, MoneyQueries, Lookups
+    RecordVerbs,
+    BatchVerbs,
+    RequeueVerbs,
+    ClaimVerbs,
+    RequestQueries,
+    MoneyQueries,
+    EnqueuedQueries,
+    Lookups,
 ):
     """Batches, requests and money, in SQLite or PostgreSQL.
 

@@ -40,6 +40,7 @@ class RequeueVerbs:
         not_before: float | None = None,
         into: str | None = None,
         claim: str | None = None,
+        tried: bool = True,
     ) -> str | None:
         """Moves requests that have no outcome into a new batch: all of them or none.
 
@@ -55,6 +56,7 @@ class RequeueVerbs:
             into: Id for the new batch; made up if None. A batch of this id that came from the
                 same batch, is still RECORDED and not held takes them too.
             claim: Claims of this owner are given up.
+            tried: Whether this counts as an attempt: False when the provider ran nothing of it.
 
         Returns:
             The new batch's id; None if there was nothing to move and no such batch.
@@ -88,7 +90,7 @@ class RequeueVerbs:
                     {"batch_id": new_id},
                 )
             _take_over(connection, child, now)
-            self._move_rows(connection, old, child, ids)
+            self._move_rows(connection, old, child, ids, tried=tried)
         return new_id
 
     def _movable(
@@ -108,11 +110,18 @@ class RequeueVerbs:
         return list(connection.execute(locked).scalars())
 
     def _move_rows(
-        self, connection: Connection, old: BatchRow, child: BatchRow, ids: list[str]
+        self,
+        connection: Connection,
+        old: BatchRow,
+        child: BatchRow,
+        ids: list[str],
+        *,
+        tried: bool,
     ) -> None:
         moved = update(REQUESTS).where(sql.among(self._db, _ROW.custom_id, ids))
+        attempt = _ROW.attempt + (1 if tried else 0)
         connection.execute(
-            moved.values(batch_id=child.id, attempt=_ROW.attempt + 1, claim=None, claim_until=None)
+            moved.values(batch_id=child.id, attempt=attempt, claim=None, claim_until=None)
         )
         count_rows(connection, child.id)
         share = old.bytes * len(ids) // max(old.requests, 1)

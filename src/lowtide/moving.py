@@ -1,0 +1,76 @@
+"""Moving requests that the provider did not run into batches of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lowtide.ledger import BatchState
+from lowtide.request import unpack
+
+if TYPE_CHECKING:
+    from lowtide.ledger import BatchRow, Lease
+    from lowtide.runtime import Runtime
+
+
+def move(
+    rt: Runtime,
+    lease: Lease,
+    batch: BatchRow,
+    custom_ids: Sequence[str],
+    *,
+    reason: str,
+    wait: float = 0.0,
+    tried: bool = False,
+) -> str | None:
+    """Moves requests into a new batch, which is sent after `wait` seconds.
+
+    Args:
+        custom_ids: Which; those that have an outcome by now stay.
+        reason: Why, for people.
+        tried: Whether the provider ran the batch, so that it counts as an attempt.
+
+    Returns:
+        The new batch's id, None if nothing was left to move.
+    """
+    at = rt.clock.now() + wait
+    new_id = rt.ledger.requeue(
+        lease, custom_ids, reason=reason, not_before=at if wait else None, tried=tried
+    )
+    if new_id is None:
+        return None
+    if wait:
+        rt.timers.arm("submit", new_id, at)
+    else:
+        rt.kick("submit", new_id)
+    _note(rt, batch, new_id)
+    return new_id
+
+
+def cut(rt: Runtime, lease: Lease, batch: BatchRow, most_tokens: int) -> None:
+    """Moves all requests of a batch into batches of at most `most_tokens` estimated tokens."""
+    lane = batch.to_lane()
+    parts: list[list[str]] = []
+    room = 0
+    for chunk in rt.ledger.lines(batch.id):
+        for custom_id, blob in chunk:
+            tokens = unpack(custom_id, lane, blob).tokens
+            if not parts or tokens > room:
+                parts.append([])
+                room = most_tokens
+            parts[-1].append(custom_id)
+            room -= tokens
+    for part in parts:
+        move(rt, lease, batch, part, reason=f"one of {len(parts)} parts of a batch too large")
+    rt.ledger.move(lease, BatchState.CANCELLED, reason="cut into parts that fit")
+
+
+def _note(rt: Runtime, batch: BatchRow, new_id: str) -> None:
+    """Lets `.info` of tasks whose requests moved tell of their new batch."""
+    lane = batch.to_lane()
+    rt.buffer.set_summary(new_id, lane=lane.key, state=BatchState.RECORDED)
+    for chunk in rt.ledger.lines(new_id):
+        rt.buffer.moved(
+            new_id,
+            [(unpack(custom_id, lane, blob).task_id, custom_id) for custom_id, blob in chunk],
+        )

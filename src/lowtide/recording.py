@@ -1,0 +1,60 @@
+"""Record: a sealed buffer moves from Redis into the ledger, from where it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from celery.utils.log import get_logger
+
+from lowtide import failpoints
+from lowtide.lane import Lane
+from lowtide.ledger import NewBatch, NewRequest
+from lowtide.request import unpack
+
+if TYPE_CHECKING:
+    from lowtide.ledger import BatchRow
+    from lowtide.runtime import Runtime
+
+logger = get_logger(__name__)
+
+
+def record(rt: Runtime, batch_id: str) -> BatchRow | None:
+    """Moves a sealed buffer from Redis into the ledger, in one transaction.
+
+    Returns:
+        The ledger's batch, None when neither Redis nor the ledger knows the id.
+    """
+    buffer = rt.buffer
+    known = rt.ledger.batch(batch_id)
+    if known is None:
+        sealed = buffer.sealed_batch(batch_id)
+        if sealed is None:
+            return None
+        lane = Lane.parse(sealed.lane)
+        batch = NewBatch(batch_id, lane, bytes=sealed.size, sealed_at=sealed.sealed_at)
+        recorded = rt.ledger.record(batch, _rows(rt, batch_id, lane))
+        failpoints.reach("record.recorded")
+        if recorded.refused:
+            logger.warning(
+                "Batch %s: %d requests are on their way already and were left out",
+                batch_id,
+                len(recorded.refused),
+            )
+        known = rt.ledger.batch(batch_id)
+    buffer.drop(batch_id)
+    failpoints.reach("record.dropped")
+    return known
+
+
+def _rows(rt: Runtime, batch_id: str, lane: Lane) -> Iterator[NewRequest]:
+    for chunk in rt.buffer.lines(batch_id):
+        for custom_id, blob in chunk:
+            request = unpack(custom_id, lane, blob)
+            yield NewRequest(
+                custom_id=custom_id,
+                task_id=request.task_id,
+                task=request.task,
+                blob=blob,
+                tokens=request.tokens,
+            )
