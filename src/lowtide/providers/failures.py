@@ -116,41 +116,51 @@ def _from_status(
     status = error.status_code
     body = error.body if isinstance(error.body, Mapping) else {}
     codes = [str(body[name]) for name in ("code", "type") if body.get(name)]
-    code = codes[0] if codes else None
-    details: dict[str, Any] = {
-        "account": account,
-        "status": status,
-        "code": code or ("not_found" if status == 404 else None),
-        "param": body.get("param"),
-        "request_id": error.request_id,
-        "retry_after": _retry_after(error.response.headers),
-    }
-    details = {name: value for name, value in details.items() if value is not None}
-    reason = " ".join(str(part) for part in (status, code) if part)
+    details = _details(error, account, body, codes)
+    reason = " ".join([str(status), *codes[:1]])
     message = body.get("message")
     said = f": {shown(message)}" if isinstance(message, str) and message else "."
+    if creating and (status >= 500 or status in (408, 409)):
+        return CreateAmbiguous(
+            f"Account {account}: {doing} was answered with {reason}; looking whether it was made.",
+            details,
+        )
     if _pauses(status, codes):
         return AccountPaused(
             f"Account {account} is refused ({reason}) while {doing}{said} "
             "Check its key, quota and billing.",
             details,
         )
-    if status in (404, 405) and not body and refused is BatchFailed:
+    if (status < 400 or (status in (404, 405) and not body)) and refused is BatchFailed:
         # Nothing is wrong with the batch, so it must not fail.
         return AccountPaused(
             f"Account {account}: {doing} found no Batch API there ({reason}). Check its base_url.",
             details,
         )
-    if creating and (status >= 500 or status in (408, 409)):
-        return CreateAmbiguous(
-            f"Account {account}: {doing} was answered with {reason}; looking whether it was made.",
-            details,
-        )
-    if status >= 500 or status in _PASSING_STATUSES or code in _PASSING_CODES:
+    if _passes(status, codes):
         return ProviderUnavailable(
             f"Account {account}: {doing} was put off ({reason}){said}", details
         )
     return refused(f"Account {account}: {doing} was refused ({reason}){said}", details)
+
+
+def _details(
+    error: openai.APIStatusError, account: str, body: Mapping[str, Any], codes: list[str]
+) -> dict[str, Any]:
+    found = {
+        "account": account,
+        "status": error.status_code,
+        "code": codes[0] if codes else ("not_found" if error.status_code == 404 else None),
+        "param": body.get("param"),
+        "request_id": error.request_id,
+        "retry_after": _retry_after(error.response.headers),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _passes(status: int, codes: list[str]) -> bool:
+    """Whether the same call may succeed later."""
+    return status >= 500 or status in _PASSING_STATUSES or not _PASSING_CODES.isdisjoint(codes)
 
 
 def _pauses(status: int, codes: list[str]) -> bool:
