@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -37,6 +37,7 @@ def delay_many(
     chord: Any = None,
     deadline: str | float | datetime | None = None,
     headers: Mapping[str, Any] | None = None,
+    task_ids: Sequence[str] | None = None,
     **options: Any,
 ) -> GroupResult | AsyncResult:
     """Sends a call for each of `calls`, some hundred in one message.
@@ -52,6 +53,8 @@ def delay_many(
         chord: Signature that is called with the list of all results.
         deadline: When the answers are needed, as for `BatchTask.apply_async`.
         headers: Headers of each call.
+        task_ids: Ids of the calls, in their order; new ones when left out. Sending a call again
+            under the id that it has is harmless.
         options: Celery's options for where and how messages go: `queue=`, `priority=`, …
 
     Returns:
@@ -61,7 +64,9 @@ def delay_many(
     arguments = [_arguments(call) for call in calls]
     group = uuid()
     make = task.AsyncResult if task is not None else app.AsyncResult
-    results = GroupResult(group, [make(uuid()) for _ in arguments], app=app)
+    given = task_ids or [uuid() for _ in arguments]
+    members = [make(task_id) for task_id, _ in zip(given, arguments, strict=True)]
+    results = GroupResult(group, members, app=app)
     body, result = _chord(app, chord, results)
     due = due_at(task.deadline if task is not None and deadline is None else deadline)
     common = {
