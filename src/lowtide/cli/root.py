@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from lowtide.errors import LowtideError
 
-_COMMANDS = {
+COMMANDS = {
     "doctor": "lowtide.cli.doctor:doctor",
     "status": "lowtide.cli.status:status",
     "flush": "lowtide.cli.flush:flush",
@@ -25,13 +25,13 @@ _EXTRAS = {"simulate": "simulator"}
 
 
 class _Commands(TyperGroup):
-    """Commands by name, in the order of `_COMMANDS`."""
+    """Commands by name, in the order of `COMMANDS`."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the framework's signature
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
-        place = _COMMANDS.get(cmd_name)
+        place = COMMANDS.get(cmd_name)
         if place is None:
             return None
         if cmd_name not in self.commands:
