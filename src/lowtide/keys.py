@@ -10,6 +10,10 @@ lives (`lane`, `lane_lines`, `batch_lines`), or has a TTL (all others).
 from __future__ import annotations
 
 
+PERMANENT = frozenset({"lanes", "sealed", "timers", "paused", "limits"})
+"""Names of the keys that stay, without the prefix."""
+
+
 def prefix(namespace: str) -> str:
     """What every key of a deployment starts with, such as "{lowtide}:"."""
     return f"{{{namespace}}}:"

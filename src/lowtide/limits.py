@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lowtide import keys
+from lowtide import control, keys
 
 if TYPE_CHECKING:
     from lowtide.ledger import BatchRow
@@ -93,7 +93,7 @@ def count_creation(rt: Runtime, account: str) -> None:
 
 def room_returned(rt: Runtime, account: str, model: str) -> None:
     """A batch of the model ended: those that waited for room are looked at now, in their order."""
-    for batch_id in rt.ledger.held(account, model):
+    for batch_id, _lane, _sealed_at in rt.ledger.held(account, model):
         rt.timers.pull_in("submit", batch_id, rt.clock.now())
 
 
@@ -105,15 +105,27 @@ def _enqueued(rt: Runtime, batch: BatchRow) -> Wait | Split | None:
     usable = limit * (1 - _RESERVE)
     if batch.tokens * ratio > usable and batch.requests > 1:
         return Split(max(1, int(usable / ratio)))
+    need = batch.tokens * ratio
     taken = rt.ledger.enqueued(batch.account, batch.model) * ratio
-    first = next(iter(rt.ledger.held(batch.account, batch.model, limit=1)), batch.id)
-    if taken and (taken + batch.tokens * ratio > usable or first != batch.id):
-        return Wait(
-            f"{batch.model} has {int(taken):,} of {limit:,} tokens enqueued; "
-            f"this batch needs {int(batch.tokens * ratio):,}.",
-            rt.settings.poll_max,
+    if taken and taken + need > usable:
+        reason = (
+            f"{batch.model} has {int(taken):,} of {limit:,} tokens enqueued; this batch needs "
+            f"{int(need):,}."
         )
-    return None
+    elif _older(rt, batch):
+        reason = "Older batches of the model wait for room."
+    else:
+        return None
+    return Wait(reason, rt.settings.poll_max)
+
+
+def _older(rt: Runtime, batch: BatchRow) -> bool:
+    """Whether a batch that was sealed before this one waits too; a paused lane's do not count."""
+    mine = (batch.sealed_at, batch.id)
+    return any(
+        (sealed_at, batch_id) < mine and control.paused(rt, lane, batch.account) is None
+        for batch_id, lane, sealed_at in rt.ledger.held(batch.account, batch.model)
+    )
 
 
 def _creations(rt: Runtime, batch: BatchRow) -> Wait | None:

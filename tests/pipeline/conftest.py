@@ -61,7 +61,9 @@ def rt(
 ) -> runtime.Runtime:
     monkeypatch.setenv("OPENAI_API_KEY", "simulator")
     monkeypatch.setenv("OPENAI_BASE_URL", simulator.base_url)
-    app = Celery(f"app-{uuid.uuid4().hex}", broker="memory://", backend=redis_url, set_as_current=False)
+    app = Celery(
+        f"app-{uuid.uuid4().hex}", broker="memory://", backend=redis_url, set_as_current=False
+    )
     app.conf.lowtide = {
         "redis_url": redis_url,
         "home": tmp_path,

@@ -29,7 +29,6 @@ def fail_once(error: BaseException) -> Any:
     return hook
 
 
-
 def state_of(rt: Runtime, batch_id: str) -> str:
     batch = rt.ledger.batch(batch_id)
     assert batch is not None

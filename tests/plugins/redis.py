@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from lowtide import keys
 from lowtide.connect import connect
 from lowtide.embedded import EmbeddedRedis
 from lowtide.errors import LowtideError
@@ -75,7 +76,7 @@ def _belongs(client: Redis, key: str) -> bool:
     """Whether `key` is permanent, or of a buffer that an index knows."""
     prefix, _, name = key.partition(":")
     kind, _, rest = name.partition(":")
-    if name in ("lanes", "sealed", "timers", "paused"):
+    if name in keys.PERMANENT:
         return True
     ident = rest.removesuffix(":lines")
     if kind == "lane":

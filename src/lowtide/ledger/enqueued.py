@@ -27,14 +27,20 @@ class EnqueuedQueries:
         with self._db.read() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def held(self, account: str, model: str | None = None, limit: int = 100) -> list[str]:
-        """Ids of the batches of an account that are held back, the one sealed first first."""
-        query = select(_BATCH.id).where(_BATCH.account == account, _BATCH.state == BatchState.HELD)
-        if model is not None:
-            query = query.where(_BATCH.model == model)
-        ordered = query.order_by(_BATCH.sealed_at, _BATCH.id).limit(limit)
+    def held(self, account: str, model: str, limit: int = 100) -> list[tuple[str, str, float]]:
+        """(id, lane, sealed_at) of a model's batches that are held back, the oldest first."""
+        query = (
+            select(_BATCH.id, _BATCH.lane, _BATCH.sealed_at)
+            .where(
+                _BATCH.account == account,
+                _BATCH.model == model,
+                _BATCH.state == BatchState.HELD,
+            )
+            .order_by(_BATCH.sealed_at, _BATCH.id)
+            .limit(limit)
+        )
         with self._db.read() as connection:
-            return list(connection.execute(ordered).scalars())
+            return [(row[0], row[1], row[2]) for row in connection.execute(query)]
 
     def token_ratio(self, model: str) -> float | None:
         """Input tokens that answers of `model` told, for each token estimated before.
