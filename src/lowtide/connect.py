@@ -6,7 +6,7 @@ import os
 import threading
 
 from redis import BlockingConnectionPool, Redis
-from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.backoff import EqualJitterBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
@@ -45,7 +45,7 @@ def _client(url: str, *, short: bool) -> Redis:
     if short:
         seconds, retry = 2.0, Retry(NoBackoff(), 1, (RedisConnectionError,))
     else:
-        seconds, retry = 10.0, Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), 3)
+        seconds, retry = 10.0, Retry(EqualJitterBackoff(cap=1.0, base=0.1), 3)
     try:
         pool = BlockingConnectionPool.from_url(
             url,
@@ -67,10 +67,9 @@ def _client(url: str, *, short: bool) -> Redis:
 
 
 def _after_fork() -> None:
-    """In a child: its parent's sockets are not its own, and its lock may be held for good."""
+    """In a child: another thread of the parent may hold the lock, and it is held for good."""
     global _lock  # noqa: PLW0603 - a lock cannot be made new in place
     _lock = threading.Lock()
-    _clients.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -6,12 +6,14 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import queue
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,8 +58,7 @@ def find_server() -> Path:
 class EmbeddedRedis:
     """A server that lives as long as this object: append-only file on, loopback only.
 
-    On Linux it also ends when the thread that started it ends without `stop()`, as after
-    `kill -9` of the process: start it from a thread that outlives its use.
+    On Linux it also ends when this process ends without `stop()`, as after `kill -9`.
 
     Attributes:
         url: Where it listens, such as "redis://127.0.0.1:40123/0"; "" until it is started.
@@ -68,6 +69,7 @@ class EmbeddedRedis:
         self.url = ""
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._ended = threading.Event()
         self._lock: IO[bytes] | None = None
 
     @property
@@ -123,7 +125,8 @@ class EmbeddedRedis:
         for _ in range(1 if port else _PORT_RACES):
             self.port = port or _free_port()
             self.url = f"redis://{_HOST}:{self.port}/0"
-            self._process = _spawn(home, self.port, self._lock)
+            self._ended = threading.Event()
+            self._process = _spawn_kept(home, self.port, self._lock, self._ended)
             if _wait_until_ready(self._process, self.port):
                 return
             self._close_process()
@@ -147,6 +150,7 @@ class EmbeddedRedis:
             self._process.kill()
             self._process.wait()
             self._process = None
+            self._ended.set()
 
 
 def _version(program: Path) -> tuple[int, ...]:
@@ -176,6 +180,30 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((_HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def _spawn_kept(
+    home: Path, port: int, lock: IO[bytes] | None, ended: threading.Event
+) -> subprocess.Popen[bytes]:
+    """Starts the server from a thread that stays until `ended`.
+
+    To Linux a child's parent is the thread that made it, and the caller's may end early.
+    """
+    made: queue.SimpleQueue[subprocess.Popen[bytes] | Exception] = queue.SimpleQueue()
+
+    def keep() -> None:
+        try:
+            made.put(_spawn(home, port, lock))
+        except Exception as error:
+            made.put(error)
+        else:
+            ended.wait()
+
+    threading.Thread(target=keep, name="lowtide-redis", daemon=True).start()
+    process = made.get()
+    if isinstance(process, Exception):
+        raise process
+    return process
 
 
 def _spawn(home: Path, port: int, lock: IO[bytes] | None) -> subprocess.Popen[bytes]:

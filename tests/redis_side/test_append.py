@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from redis import Redis
@@ -192,7 +194,16 @@ def test_a_threshold_that_was_lowered_seals_before_the_next_request(
 ) -> None:
     make_buffer().append(asks(0, 5))
 
-    assert make_buffer(max_requests=3).append(asks(5, 6)).sealed == (batch_id(1),)
+    buffer = make_buffer(max_requests=3)
+    assert buffer.append(asks(5, 6)).sealed == (batch_id(1),)
+    assert _batches(buffer) == [["00", "01", "02", "03", "04"]]
+
+
+@pytest.mark.parametrize("limit", [{"max_requests": 2}, {"max_bytes": 200}, {"max_tokens": 2}])
+def test_a_threshold_that_is_reached_seals_at_once(
+    make_buffer: MakeBuffer, limit: dict[str, int]
+) -> None:
+    assert len(make_buffer(**limit).append(asks(0, 2)).sealed) == 1
 
 
 def test_lanes_do_not_touch_each_other(redis: Redis, make_buffer: MakeBuffer) -> None:
@@ -257,11 +268,24 @@ def test_an_append_brings_back_a_timer_and_a_lane_that_were_lost(
     assert now["lanes"] == before["lanes"]
 
 
-def test_a_large_append_is_cut_into_runs_of_the_script(buffer: Buffer) -> None:
-    requests = [ask(f"t{number}") for number in range(1203)]
+@pytest.mark.parametrize(("count", "size", "runs"), [(1203, 100, 3), (9, 1_000_000, 2)])
+def test_a_large_append_is_cut_into_runs_of_the_script(
+    redis: Redis, buffer: Buffer, count: int, size: int, runs: int
+) -> None:
+    noise = random.Random(1)  # so that bodies stay large when they are packed
+    requests = [
+        replace(
+            ask(f"t{n}", size=size), body=b'"' + noise.randbytes(size // 2).hex().encode() + b'"'
+        )
+        for n in range(count)
+    ]
+    buffer.append([ask("known")])
+    redis.config_resetstat()
 
-    assert buffer.append(requests) == Appended(1203, 0, ())
-    assert buffer.lanes()[0].requests == 1203
+    assert buffer.append(requests) == Appended(count, 0, ())
+
+    assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] == runs
+    assert buffer.lanes()[0].requests == count + 1
 
 
 def test_nothing_to_append(redis: Redis, buffer: Buffer) -> None:

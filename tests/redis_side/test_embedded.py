@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -99,6 +100,20 @@ def test_a_lost_race_for_a_free_port_is_run_again(
         with started_redis(tmp_path) as server:
             assert connect(server.url).ping()
             assert server.port != taken.getsockname()[1]
+
+
+@linux_only
+def test_it_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
+    server = EmbeddedRedis()
+    thread = threading.Thread(target=server.start, args=(tmp_path,))
+    thread.start()
+    thread.join()
+
+    with server:
+        client = connect(server.url)
+        for _ in range(50):
+            client.ping()
+        assert client.info("server")["process_id"] == server.pid
 
 
 @linux_only

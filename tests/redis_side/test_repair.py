@@ -60,6 +60,17 @@ def test_every_index_is_restored(redis: Redis, full: Buffer, lost: tuple[str, ..
     assert full.rebuild(scan=True) == 0
 
 
+def test_a_lane_with_only_a_sealed_batch_is_restored(redis: Redis, buffer: Buffer) -> None:
+    buffer.append([ask("aa")])
+    buffer.seal(LANE.key, only_if_due=False)
+    before = contents(redis)
+    redis.delete("{lowtide}:lanes", "{lowtide}:sealed", "{lowtide}:timers")
+
+    buffer.rebuild(scan=True)
+
+    assert contents(redis) == before
+
+
 def test_lost_timers_come_back_without_a_scan(redis: Redis, full: Buffer) -> None:
     before = contents(redis)
     redis.delete("{lowtide}:timers")

@@ -68,6 +68,15 @@ def test_sealing_an_empty_lane_removes_its_timer(redis: Redis, buffer: Buffer) -
     assert contents(redis) == {}
 
 
+def test_sealing_forgets_a_header_without_lines(redis: Redis, buffer: Buffer) -> None:
+    buffer.append([ask("aa")])
+    redis.delete("{lowtide}:" + LINES)
+
+    assert buffer.seal(LANE.key, only_if_due=False) is None
+
+    assert HEAD not in contents(redis)
+
+
 @exact
 def test_dropping_leaves_summary_tasks_and_timer(redis: Redis, buffer: Buffer) -> None:
     buffer.append([ask("aa")])
