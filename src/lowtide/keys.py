@@ -9,7 +9,6 @@ lives (`lane`, `lane_lines`, `batch_lines`), or has a TTL (all others).
 
 from __future__ import annotations
 
-
 PERMANENT = frozenset({"lanes", "sealed", "timers", "paused", "limits"})
 """Names of the keys that stay, without the prefix."""
 
