@@ -1,4 +1,8 @@
-"""The app that the canvas tests run: each batch task beside a plain twin that does the same."""
+"""The app that the canvas tests run: each batch task beside a plain twin that does the same.
+
+The twin asks the provider's synchronous API at once, in the worker, and ends as the batch task
+should end: whatever a canvas gives with the twin, it has to give with the batch task.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +10,72 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 from celery import Celery, Task, group, signals
 from pydantic import BaseModel
 
+from lowtide import Answer, BatchTask, chat, embed, respond, runtime
+from lowtide.calls import to_call
+from lowtide.connect import connect
+from lowtide.errors import RequestRejected
+from lowtide.request import encode
 from tests.canvas import fake_runtime
 
-if os.environ.get("CANVAS_DRIVER", "fake") == "fake":
-    fake_runtime.replace()
+MODEL = "gpt-5-mini"
+_MADE: list[tuple[Any, dict[str, Any]]] = []
 
-from lowtide import Answer, BatchTask, batch_task, chat, embed, respond
-from lowtide.connect import connect
-from lowtide.errors import LowtideError, RequestRejected
 
-URL = os.environ["CANVAS_REDIS"]
-app = Celery("canvas", broker=URL, backend=os.environ.get("CANVAS_BACKEND", URL))
-app.conf.update(
-    broker_connection_retry_on_startup=True,
-    result_extended=os.environ.get("CANVAS_EXTENDED") == "1",
-    result_expires=int(os.environ.get("CANVAS_EXPIRES", "86400")),
-    worker_prefetch_multiplier=4,
-    task_default_queue="canvas",
-    broker_transport_options={"visibility_timeout": float(os.environ.get("CANVAS_VISIBILITY", "3600"))},
-)
+def task(**options: Any) -> Any:
+    """Notes a function as a task of every app that `make_app` makes."""
+
+    def decorate(fun: Any) -> Any:
+        _MADE.append((fun, {"name": fun.__name__, **options}))
+        return fun
+
+    return decorate
+
+
+def twins(**options: Any) -> Any:
+    """Notes a function as a task twice: as a batch task, and as "plain_" + its name."""
+
+    def decorate(fun: Any) -> Any:
+        given = dict(options)
+        batch, plain = given.pop("bases", (Batch, Plain))
+        task(base=batch, **given)(fun)
+        return task(base=plain, **given, name=f"plain_{fun.__name__}")(fun)
+
+    return decorate
+
+
+def make_app(url: str, backend: str | None = None) -> Celery:
+    app = Celery("canvas", broker=url, backend=backend or url, set_as_current=False)
+    app.conf.update(
+        broker_connection_retry_on_startup=True,
+        result_extended=True,
+        task_default_queue="canvas",
+        result_expires=int(os.environ.get("CANVAS_EXPIRES", "86400")),
+        broker_transport_options={"visibility_timeout": float(os.environ.get("CANVAS_VISIBILITY", "3600"))},
+    )
+    if os.environ.get("CANVAS_DRIVER", "fake") == "fake":
+        fake_runtime.install(app)
+    for fun, options in _MADE:
+        app.task(**options)(fun)
+    return app
 
 
 def redis() -> Any:
-    return connect(URL)
+    return connect(os.environ["CANVAS_REDIS"])
 
 
 def note_hook(task_id: str, what: str) -> None:
     redis().rpush(f"hooks:{task_id}", what)
+
+
+def said(text: str, retries: int = 0) -> Any:
+    """The request for `text`; one that the provider refuses for "FAIL", and once for "FLAKY"."""
+    if "FAIL" in text or ("FLAKY" in text and retries == 0):
+        return {"messages": [{"role": "user", "content": text}], "temperature": 99}
+    return text
 
 
 class Hooks:
@@ -54,7 +94,7 @@ class Hooks:
 
 class Batch(Hooks, BatchTask):
     abstract = True
-    model = "m"
+    model = MODEL
 
 
 class Plain(Hooks, Task):
@@ -69,53 +109,37 @@ class Plain(Hooks, Task):
             cls.run = Plain.both
 
     def both(self, *args: Any, **kwargs: Any) -> Any:
-        text = self.build(*args, **kwargs)
-        return self.complete(ask(text, self.request.id))
+        return self.complete(ask(self, self.build(*args, **kwargs)))
 
-    def complete(self, text: str) -> Any:
-        return text
-
-
-def ask(text: str, name: str) -> str:
-    body = {"messages": [{"role": "user", "content": text}]}
-    outcome = fake_runtime.answer("/v1/chat/completions", body, name, redis())
-    if isinstance(outcome, LowtideError):
-        raise outcome
-    return Answer(*outcome).text
+    def complete(self, answer: Answer) -> Any:
+        return answer.text
 
 
-def twins(**options: Any) -> Any:
-    """Makes a function a task twice: `name` is the batch task, `plain_name` its twin."""
-
-    def decorate(fun: Any) -> Any:
-        given = dict(options)
-        bases = given.pop("bases", (Batch, Plain))
-        name = fun.__name__
-        app.task(fun, name=f"plain_{name}", base=bases[1], **given)
-        return app.task(fun, name=name, base=bases[0], **given)
-
-    return decorate
+def ask(asking: Task, returned: Any) -> Answer:
+    call = to_call(returned, model=MODEL)
+    lane, body, _ = encode(call, account="default")
+    return Answer(call.endpoint, runtime.of(asking.app).run_now(lane, orjson.loads(body)))
 
 
 @twins(bind=True)
-def summ(self: Any, text: str) -> str:
-    return text
+def summ(self: Any, text: str) -> Any:
+    return said(text)
 
 
 @twins()
-def unbound(text: str, suffix: str = "") -> str:
-    return text + suffix
+def unbound(text: str, tail: str = "") -> Any:
+    return said(text + tail)
 
 
 @twins(bind=True, autoretry_for=(RequestRejected,), default_retry_delay=0, max_retries=2)
-def summ_retry(self: Any, text: str) -> str:
-    return text
+def summ_retry(self: Any, text: str) -> Any:
+    return said(text, self.request.retries)
 
 
 class BatchRetries(Batch):
     abstract = True
 
-    def complete(self, answer: Answer, **options: Any) -> Any:
+    def complete(self, answer: Answer) -> Any:
         if self.request.retries == 0:
             raise self.retry(countdown=0, max_retries=1)
         return f"{answer.text} after {self.request.retries}"
@@ -124,10 +148,10 @@ class BatchRetries(Batch):
 class PlainRetries(Plain):
     abstract = True
 
-    def complete(self, text: str) -> Any:
+    def complete(self, answer: Answer) -> Any:
         if self.request.retries == 0:
             raise self.retry(countdown=0, max_retries=1)
-        return f"{text} after {self.request.retries}"
+        return f"{answer.text} after {self.request.retries}"
 
 
 @twins(bind=True, bases=(BatchRetries, PlainRetries))
@@ -138,20 +162,44 @@ def retries_itself(self: Any, text: str) -> str:
 class BatchReplaces(Batch):
     abstract = True
 
-    def complete(self, answer: Answer, **options: Any) -> Any:
-        return self.replace(suffix.s(super().complete(answer), "-post"))
+    def complete(self, answer: Answer) -> Any:
+        return self.replace(self.app.tasks["suffix"].s(super().complete(answer), "-post"))
 
 
 class PlainReplaces(Plain):
     abstract = True
 
-    def complete(self, text: str) -> Any:
-        return self.replace(suffix.s(text, "-post"))
+    def complete(self, answer: Answer) -> Any:
+        return self.replace(self.app.tasks["suffix"].s(answer.text, "-post"))
 
 
 @twins(bind=True, bases=(BatchReplaces, PlainReplaces))
 def replaces_late(self: Any, text: str) -> str:
     return text
+
+
+class BatchAsksTwice(Batch):
+    abstract = True
+
+    def complete(self, answer: Answer) -> Any:
+        return self.replace(self.app.tasks["summ"].s(answer.text + " again"))
+
+
+class PlainAsksTwice(Plain):
+    abstract = True
+
+    def complete(self, answer: Answer) -> Any:
+        return self.replace(self.app.tasks["plain_summ"].s(answer.text + " again"))
+
+
+@twins(bind=True, bases=(BatchAsksTwice, PlainAsksTwice))
+def asks_twice(self: Any, text: str) -> str:
+    return text
+
+
+@twins()
+def listed(values: list[str]) -> Any:
+    return said(",".join(values))
 
 
 class BuildError(Exception):
@@ -177,51 +225,46 @@ def explicit_retry(self: Any, text: str) -> str:
     return text
 
 
-def prefixed(mine: str, name: str) -> Any:
-    """The twin of task `name` that belongs to `mine`: "" or "plain_"."""
-    return app.tasks[mine + name]
-
-
 @twins(bind=True)
 def replacer(self: Any, text: str) -> Any:
     mine = self.name.removesuffix("replacer")
-    return self.replace(prefixed(mine, "summ").s(text))
+    return self.replace(self.app.tasks[mine + "summ"].s(text))
 
 
 @twins(bind=True)
 def replacer_group(self: Any, text: str) -> Any:
     mine = self.name.removesuffix("replacer_group")
-    one = prefixed(mine, "summ")
+    one = self.app.tasks[mine + "summ"]
     return self.replace(group(one.s(text + "1"), one.s(text + "2")))
 
 
-@app.task
+@task()
 def suffix(value: Any, tail: str = "!") -> str:
     return f"{value}{tail}"
 
 
-@app.task
+@task()
 def join(values: list[Any]) -> str:
     return "|".join(map(str, values))
 
 
-@app.task
+@task()
 def note(value: Any, key: str = "notes") -> Any:
     redis().rpush(key, str(value))
     return value
 
 
-@app.task
+@task()
 def errcb(request: Any, exc: Exception, traceback: Any, key: str = "errors") -> None:
     redis().rpush(key, f"new {type(exc).__name__} {request.args}")
 
 
-@app.task
+@task()
 def errcb_old(task_id: str, key: str = "errors") -> None:
     redis().rpush(key, "old")
 
 
-@app.task(bind=True)
+@task(bind=True)
 def about_me(self: Any, value: Any) -> dict[str, Any]:
     request = self.request
     return {
@@ -236,14 +279,14 @@ def about_me(self: Any, value: Any) -> dict[str, Any]:
 class BatchHeaders(Batch):
     abstract = True
 
-    def complete(self, answer: Answer, **options: Any) -> Any:
+    def complete(self, answer: Answer) -> Any:
         return seen_headers(self.request)
 
 
 class PlainHeaders(Plain):
     abstract = True
 
-    def complete(self, text: str) -> Any:
+    def complete(self, answer: Answer) -> Any:
         return seen_headers(self.request)
 
 
@@ -277,69 +320,69 @@ class Ticket(BaseModel):
     urgent: bool = False
 
 
-@batch_task(name="triage", model="m", output=Ticket)
+@task(base=BatchTask, model=MODEL, output=Ticket)
 def triage(mail: str) -> str:
     return '{"title": "' + mail + '"}'
 
 
-@batch_task(name="own_output", model="m")
+@task(base=BatchTask, model=MODEL)
 def own_output(mail: str) -> Any:
     return chat('{"title": "' + mail + '"}', output=Ticket)
 
 
-@batch_task(name="shouted", model="m", postprocess=lambda answer: answer.text.upper())
+@task(base=BatchTask, model=MODEL, postprocess=lambda answer: answer.text.upper())
 def shouted(text: str) -> str:
     return text
 
 
-@batch_task(name="vectors", model="m", endpoint="/v1/embeddings")
+@task(base=BatchTask, model=MODEL, endpoint="/v1/embeddings")
 def vectors(texts: list[str]) -> Any:
     return embed(texts)
 
 
-@batch_task(name="responded", model="m")
+@task(base=BatchTask, model=MODEL)
 def responded(text: str) -> Any:
     return respond(text)
 
 
-@batch_task(name="review", model="m")
+@task(base=BatchTask, model=MODEL)
 def review(text: str) -> Iterator[Any]:
     first = yield chat(f"a {text}")
     second = yield f"b {first.text}"
     return {"both": [first.text, second.text], "ticket": Ticket(title=text)}
 
 
-@batch_task(name="catching", model="m")
+@task(base=BatchTask, model=MODEL)
 def catching(text: str) -> Iterator[Any]:
     try:
-        yield chat("FAIL")
+        yield said("FAIL")
     except RequestRejected as error:
         answer = yield chat(f"caught {error.code} {text}")
     return answer
 
 
-@batch_task(name="not_catching", model="m")
+@task(base=BatchTask, model=MODEL)
 def not_catching(text: str) -> Iterator[Any]:
     first = yield text
-    yield f"FAIL {first.text}"
+    yield said(f"FAIL {first.text}")
 
 
-@batch_task(name="silent", model="m")
+@task(base=BatchTask, model=MODEL)
 def silent(text: str) -> Iterator[Any]:
     if text == "ask":
         yield chat("never")
     return f"quiet {text}"
 
 
-@batch_task(name="retried_generator", bind=True, model="m", autoretry_for=(RequestRejected,), default_retry_delay=0)
+@task(base=BatchTask, bind=True, model=MODEL, autoretry_for=(RequestRejected,), default_retry_delay=0)
 def retried_generator(self: Any, text: str) -> Iterator[Any]:
     first = yield f"one {text}"
     redis().rpush(f"asked:{self.request.id}", "one")
-    second = yield f"FLAKY {first.text}"
+    second = yield said(f"FLAKY {first.text}", self.request.retries)
     return second.text
 
 
-@batch_task(name="bad_yield", model="m")
+@task(base=BatchTask, model=MODEL)
 def bad_yield(text: str) -> Iterator[Any]:
     yield text
     yield 17
@@ -363,3 +406,6 @@ def _success(sender: Any, result: Any, **_: Any) -> None:
 @signals.task_failure.connect
 def _failure(task_id: str, exception: Any, **_: Any) -> None:
     redis().rpush(f"signals:{task_id}", f"failure {type(exception).__name__}")
+
+
+app = make_app(os.environ["CANVAS_REDIS"], os.environ.get("CANVAS_BACKEND"))

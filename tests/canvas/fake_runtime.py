@@ -1,27 +1,27 @@
 """A stand-in for the pipeline: requests go into a Redis list, answers are made by a rule.
 
-It lets the Celery side be tested by itself: `lowtide.runtime` is replaced before any batch task
-is bound, and the task `canvas.fan_out` answers what waits.
+It lets the Celery side be tested by itself; the task `canvas.fan_out` answers what waits.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 from celery import Celery
 from redis import Redis
 
+from lowtide import runtime
 from lowtide.clock import SystemClock
 from lowtide.connect import connect
 from lowtide.envelope import answers_of
 from lowtide.errors import LowtideError, RequestRejected
 from lowtide.lane import Lane
 from lowtide.request import Request, pack, unpack
+from lowtide.resume import Resumption, resume
 
 PENDING, SEEN, PACKED, HELD, RESUMED = "canvas:pending", "canvas:seen", "canvas:packed", "canvas:held", "canvas:resumed"
 _APPEND = """
@@ -56,7 +56,7 @@ class FakeRuntime:
         self.redis.eval(_APPEND, 3, SEEN, PENDING, PACKED, *argv)
 
     def run_now(self, lane: Lane, body: dict[str, Any]) -> dict[str, Any]:
-        outcome = answer(lane.endpoint, body, "now", self.redis)
+        outcome = answer(lane.endpoint, body)
         if isinstance(outcome, LowtideError):
             raise outcome
         return outcome[1]
@@ -67,21 +67,20 @@ class FakeRuntime:
                 return {"state": "BUFFERED", "lane": lane.decode()}
         return None
 
-    def answers(self, task_id: str, retries: int) -> list[Any]:
+    def answers(self, task_id: str, run: int) -> list[Any]:
         found = []
         for custom_id, blob in self.redis.hgetall(PACKED).items():
             name, tried, step = custom_id.decode().rsplit(".", 2)
-            if name == task_id and int(tried) == retries:
+            if name == task_id and int(tried) == run:
                 found.append((int(step), blob))
         return answers_of(max(found)[1]) if found else []
 
 
-def answer(endpoint: str, body: dict[str, Any], name: str, redis: Redis) -> Any:
-    """The outcome of a request: "R(text)", an error for "FAIL", an error once for "FLAKY"."""
+def answer(endpoint: str, body: dict[str, Any]) -> Any:
+    """The outcome of a request: "R(text)", or what the provider says to a temperature of 99."""
+    if body.get("temperature", 0) > 2:
+        return RequestRejected("temperature is too high", {"code": "bad", "batch": "batch_1"})
     text = _text(body)
-    flaky = "FLAKY" in text and redis.incr(f"canvas:flaky:{name}") == 1
-    if "FAIL" in text or flaky:
-        return RequestRejected(f"refused: {'flaky' if flaky else 'FAIL'}", {"code": "bad", "batch": "batch_1"})
     if endpoint.endswith("embeddings"):
         given = body["input"]
         rows = [given] if isinstance(given, str) else given
@@ -102,17 +101,14 @@ def _text(body: dict[str, Any]) -> str:
 
 
 def fan_out(self: Any) -> int:
-    # Not at the top: what it imports looks for `lowtide.runtime`, which is replaced first.
-    from lowtide.resume import Resumption, resume
-
-    rt = of(self.app)
+    rt = runtime.of(self.app)
     waiting = rt.redis.lpop(PENDING, 500) or []
     items = []
     for custom_id in waiting:
         name = custom_id.decode()
         lane = Lane.parse(rt.redis.hget(SEEN, name).decode())
         request = unpack(name, lane, rt.redis.hget(PACKED, name))
-        outcome = answer(lane.endpoint, orjson.loads(request.body), request.task_id, rt.redis)
+        outcome = answer(lane.endpoint, orjson.loads(request.body))
         items.append(Resumption(request, outcome))
     ends = resume(self.app, items, self.request.hostname)
     rt.accept([end.next for end in ends if end.next is not None])
@@ -122,22 +118,9 @@ def fan_out(self: Any) -> int:
 
 
 def install(app: Celery) -> FakeRuntime:
-    known = app.__dict__.get("canvas_runtime")
+    """Gives `app` this runtime in the place where lowtide keeps its own."""
+    known = app.__dict__.get("lowtide_runtime")
     if known is None:
-        known = app.__dict__["canvas_runtime"] = FakeRuntime(app)
-        app.task(fan_out, name="canvas.fan_out", bind=True, lazy=False, ignore_result=True, acks_late=True)
+        known = app.__dict__["lowtide_runtime"] = FakeRuntime(app)
+        app.task(fan_out, name="canvas.fan_out", bind=True, ignore_result=True, acks_late=True)
     return known
-
-
-def of(app: Celery) -> FakeRuntime:
-    return install(app)
-
-
-def replace() -> None:
-    """Puts this module's runtime where lowtide looks for its own."""
-    import lowtide
-
-    module = ModuleType("lowtide.runtime")
-    module.of, module.install = of, install  # type: ignore[attr-defined]
-    sys.modules["lowtide.runtime"] = module
-    lowtide.runtime = module  # type: ignore[attr-defined]

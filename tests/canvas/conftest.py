@@ -1,0 +1,185 @@
+"""A worker process, a client app, and something that answers: what each canvas test has."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from redis import Redis
+
+from lowtide.connect import connect
+from tests.canvas import drivers
+from tests.plugins.redis import started_redis
+from tests.plugins.stack import ROOT, ended_by_pid, until
+
+MODULE = "tests.canvas.canvas_app"
+
+
+@dataclass
+class World:
+    """One worker and what belongs to it.
+
+    Attributes:
+        app: The client's side of the worker's app.
+        driver: What answers.
+    """
+
+    app: Celery
+    redis: Redis
+    driver: Any
+    folder: Path
+    env: dict[str, str]
+    workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def worker(self, name: str, pool: str, *flags: str) -> subprocess.Popen[bytes]:
+        """Starts a worker and waits until it answers."""
+        sizes = {"prefork": "2", "solo": "1"}
+        command = [sys.executable, "-m", "celery", "-A", MODULE, "worker", "-n", f"{name}@canvas"]
+        command += ["-P", pool, "-c", sizes.get(pool, "8"), "-E", "-l", "INFO"]
+        command += ["--without-gossip", "--without-mingle", *flags]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+                env={**os.environ, **self.env},
+                start_new_session=True,
+            )
+        self.workers[name] = process
+        until(lambda: self._answers(name, process), f"worker {name} answers: {self.log(name)}")
+        return process
+
+    def _answers(self, name: str, process: subprocess.Popen[bytes]) -> bool:
+        assert process.poll() is None, self.log(name)
+        return bool(self.app.control.ping(destination=[f"{name}@canvas"], timeout=0.3))
+
+    def log(self, name: str) -> str:
+        path = self.folder / f"{name}.log"
+        return path.read_text()[-5000:] if path.exists() else ""
+
+    def stop(self) -> None:
+        for process in self.workers.values():
+            ended_by_pid(process)
+
+
+@dataclass
+class Side:
+    """The canvas as one of the twins sees it: tasks by attribute, and what they left in Redis."""
+
+    world: World
+    plain: bool
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __getattr__(self, name: str) -> Any:
+        tasks = self.world.app.tasks
+        if self.plain and f"plain_{name}" in tasks:
+            return tasks[f"plain_{name}"]
+        return tasks[name]
+
+    def note(self) -> Any:
+        """A signature that notes the result it gets."""
+        return self.world.app.tasks["note"].s(key=self.key)
+
+    def errback(self) -> Any:
+        return self.world.app.tasks["errcb"].s(key=self.key)
+
+    def old_errback(self) -> Any:
+        return self.world.app.tasks["errcb_old"].s(key=self.key)
+
+    def notes(self, count: int) -> list[str]:
+        """What was noted: waits for `count` notes, then for all that was sent until then."""
+        return self.left(self.key, count)
+
+    def left(self, key: str, count: int) -> list[str]:
+        redis = self.world.redis
+        until(lambda: redis.llen(key) >= count, f"{count} entries in {key}", timeout=15)
+        self.settle()
+        return sorted(item.decode() for item in redis.lrange(key, 0, -1))
+
+    def settle(self) -> None:
+        """Waits until the worker has done what it was sent so far."""
+        for _ in range(2):
+            self.world.app.tasks["join"].delay([1]).get(timeout=15)
+
+    def hooks(self, result: Any, count: int) -> list[str]:
+        self.left(f"hooks:{result.id}", count)
+        return [item.decode() for item in self.world.redis.lrange(f"hooks:{result.id}", 0, -1)]
+
+    @contextmanager
+    def held(self, accepted: int = 1) -> Iterator[Callable[[], None]]:
+        """Within the block no answer comes; the value waits until `accepted` requests are there."""
+        driver = self.world.driver
+        driver.hold()
+        before = driver.accepted()
+
+        def wait() -> None:
+            if not self.plain:
+                until(lambda: driver.accepted() >= before + accepted, "requests accepted", timeout=15)
+
+        try:
+            yield wait
+        finally:
+            driver.release()
+
+
+@pytest.fixture(scope="session")
+def canvas_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = started_redis(tmp_path_factory.mktemp("canvas-redis"))
+    yield server.url
+    server.stop()
+
+
+@contextmanager
+def made_world(
+    url: str, folder: Path, driver: str, env: dict[str, str] | None = None
+) -> Iterator[World]:
+    """A client app and its driver, in a database of their own; workers are started by hand."""
+    redis = connect(url)
+    redis.flushdb()
+    answers = drivers.make(driver, folder, url)
+    full = {"CANVAS_REDIS": url, "PYTHONPATH": str(ROOT), **answers.env, **(env or {})}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in full.items():
+            patch.setenv(name, value)
+        from tests.canvas import canvas_app
+
+        app = canvas_app.make_app(url, full.get("CANVAS_BACKEND"))
+        app.finalize()
+        world = World(app, redis, answers, folder, full)
+        answers.start(app, redis)
+        try:
+            yield world
+        finally:
+            answers.stop()
+            world.stop()
+            # Results unsubscribe when they are collected: while their server is there.
+            gc.collect()
+            app.close()
+
+
+@pytest.fixture
+def world(canvas_server: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+    """A world of a test's own, on the stand-in; `request.param` is its environment."""
+    url = canvas_server.removesuffix("/0") + "/15"
+    with made_world(url, tmp_path, "fake", getattr(request, "param", None)) as made:
+        yield made
+
+
+def wait_for(condition: Callable[[], Any], what: str) -> Any:
+    return until(condition, what, timeout=20)
+
+
+def now() -> float:
+    return time.monotonic()
