@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from celery import Celery, Task
-from celery.canvas import maybe_signature
+from celery.canvas import Signature, maybe_signature
 from celery.exceptions import Reject
 from celery.result import AsyncResult, GroupResult
 from celery.utils.functional import maybe_list
@@ -45,8 +45,8 @@ def delay_many(
     Args:
         app: The Celery app.
         name: Name of the batch task.
-        calls: A tuple holds positional arguments, a dict keyword arguments; anything else is the
-            one argument.
+        calls: A tuple holds positional arguments, a dict keyword arguments, a signature both;
+            anything else is the one argument.
         task: The batch task, where its code is at hand.
         link: Signature, or list of them, that is called with each result.
         link_error: Signature, or list of them, that is called for each failure.
@@ -208,6 +208,8 @@ def _chord(app: Celery, chord: Any, results: GroupResult) -> tuple[Any, GroupRes
 
 
 def _arguments(call: Any) -> Arguments:
+    if isinstance(call, Signature):
+        return list(call.args), dict(call.kwargs)
     if isinstance(call, tuple):
         return list(call), {}
     if isinstance(call, dict):
