@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         RequestTooLarge,
         SettingsError,
     )
+    from lowtide.following import GroupProgress, as_completed, progress
     from lowtide.reference import TaskReference, task_ref
     from lowtide.result import BatchResult
     from lowtide.task import BatchTask, batch_task
@@ -49,6 +50,7 @@ _HOMES = {
         "RequestTooLarge",
         "SettingsError",
     ),
+    "lowtide.following": ("GroupProgress", "as_completed", "progress"),
     "lowtide.reference": ("TaskReference", "task_ref"),
     "lowtide.result": ("BatchResult",),
     "lowtide.task": ("BatchTask", "batch_task"),
@@ -66,6 +68,7 @@ __all__ = [
     "DeadlineExceeded",
     "EndpointNotBatchable",
     "EnvelopeError",
+    "GroupProgress",
     "InvalidAnswer",
     "InvalidRequest",
     "LowtideError",
@@ -76,9 +79,11 @@ __all__ = [
     "RequestTooLarge",
     "SettingsError",
     "TaskReference",
+    "as_completed",
     "batch_task",
     "chat",
     "embed",
+    "progress",
     "respond",
     "task_ref",
 ]

@@ -46,11 +46,12 @@ def install(app: Celery) -> Runtime:
     known = app.__dict__.get(_ATTRIBUTE)
     if known is not None:
         return cast("Runtime", known)
-    from lowtide import bootstep, pipeline
+    from lowtide import bootstep, logs, pipeline
 
     runtime = Runtime(app)
     app.__dict__[_ATTRIBUTE] = runtime
     pipeline.register(app)
+    logs.attach(app)
     app.steps["consumer"].add(bootstep.LowtideStep)
     return runtime
 

@@ -27,18 +27,23 @@ def make_provider(account: str, settings: Settings) -> Provider:
     """
     from lowtide.providers.openai import OpenAIProvider
 
-    chosen = _account(account, settings)
+    chosen = account_of(account, settings)
     secret = chosen.api_key.get_secret_value() if chosen.api_key else None
     return OpenAIProvider(
         account,
-        api_key=secret or _environment(chosen.api_key_env or "OPENAI_API_KEY"),
-        base_url=chosen.base_url or _environment("OPENAI_BASE_URL"),
-        organization=chosen.organization or _environment("OPENAI_ORG_ID"),
-        project=chosen.project or _environment("OPENAI_PROJECT_ID"),
+        api_key=secret or environment(chosen.api_key_env or "OPENAI_API_KEY"),
+        base_url=chosen.base_url or environment("OPENAI_BASE_URL"),
+        organization=chosen.organization or environment("OPENAI_ORG_ID"),
+        project=chosen.project or environment("OPENAI_PROJECT_ID"),
     )
 
 
-def _account(name: str, settings: Settings) -> Account:
+def account_of(name: str, settings: Settings) -> Account:
+    """How the account `name` is reached.
+
+    Raises:
+        SettingsError: No account of that name is set.
+    """
     from lowtide.settings import Account
 
     found = settings.accounts.get(name)
@@ -53,7 +58,8 @@ def _account(name: str, settings: Settings) -> Account:
     return found
 
 
-def _environment(name: str) -> str | None:
+def environment(name: str) -> str | None:
+    """A variable of the environment or of `.env`; None when it is unset or empty."""
     from dotenv import dotenv_values
 
     return os.environ.get(name) or dotenv_values(".env").get(name) or None

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import orjson
 
 from lowtide import bulk
+from lowtide.returned import returned
 from lowtide.tables.formats import Row, TableError, columns_of, read_rows, write_rows
 from lowtide.tables.plan import Plan
-from lowtide.tables.returned import returned
 from lowtide.tables.store import Store
 
 if TYPE_CHECKING:
