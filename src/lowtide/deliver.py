@@ -126,16 +126,14 @@ def _outcome(
             error_message=getattr(found, "message", None),
         )
     model = body.get("model") or batch.model
-    usage = Usage.of(body.get("usage")) or Usage()
+    usage = Usage.of(body.get("usage"))
     return Outcome(
         custom_id=resumed.custom_id,
         state=state,
         status_code=found.status_code,
         provider_request_id=found.request_id,
-        input_tokens=usage.input_tokens,
-        cached_tokens=usage.cached_tokens,
-        output_tokens=usage.output_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
+        # An answer that tells no usage has unknown tokens, not none.
+        **({} if usage is None else usage.counts()),
         cost=prices.price(model, batch.endpoint, usage, tier="batch"),
         full_price=prices.price(model, batch.endpoint, usage, tier="standard"),
     )

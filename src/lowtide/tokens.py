@@ -57,6 +57,15 @@ class Usage:
             reasoning_tokens=_count(written, "reasoning_tokens") or 0,
         )
 
+    def counts(self) -> dict[str, Any]:
+        """The counts by the names of the attributes."""
+        return {
+            "input_tokens": self.input_tokens,
+            "cached_tokens": self.cached_tokens,
+            "output_tokens": self.output_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+        }
+
 
 def _details(usage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     for name in names:
