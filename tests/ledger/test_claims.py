@@ -153,6 +153,24 @@ def test_whatever_a_provider_says_can_be_written(ledger: Ledger) -> None:
     assert ledger.task("t2")[0].output_tokens == 7
 
 
+def test_of_two_outcomes_for_one_request_the_first_counts(ledger: Ledger) -> None:
+    claimed(ledger, "d1")
+    twice = [Outcome(IDS[0], RequestState.FAILED), Outcome(IDS[0], RequestState.DELIVERED)]
+
+    assert ledger.settle("d1", twice) == 1
+
+    assert ledger.task("t0")[0].state is RequestState.FAILED
+
+
+@pytest.mark.parametrize("price", [float("nan"), float("inf")])
+def test_a_price_that_is_no_number_is_unknown(ledger: Ledger, price: float) -> None:
+    settle(ledger, "b1", IDS[:1], cost=price, full_price=price)
+    settle(ledger, "b1", IDS[1:2], cost=1.0, full_price=2.0)
+
+    money = ledger.totals().money
+    assert (money.cost, money.saving, money.unpriced) == (1.0, 1.0, 1)
+
+
 def test_hundreds_at_once(ledger: Ledger) -> None:
     ids = [f"m{n}.0.0" for n in range(1200)]
     record(ledger, "b2", ids)

@@ -6,11 +6,14 @@ cannot know how many rows of a new batch have no outcome, and guesses plans that
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
+from functools import cache
+from operator import attrgetter, itemgetter
 from typing import Any
 
-from sqlalchemy import ARRAY, Column, Connection, bindparam, func, literal, select, update
+from sqlalchemy import ARRAY, Column, Connection, bindparam, func, literal, null, select, update
 
 from lowtide.clock import Clock
 from lowtide.ledger import sql
@@ -80,8 +83,8 @@ class ClaimVerbs:
         """Writes outcomes of requests that `owner` has claimed, and ends the claims.
 
         Returns:
-            How many were written; requests that have an outcome already, or that somebody else
-            has claimed since, are left alone.
+            How many were written. Requests that have an outcome already, or that somebody else
+            has claimed since, are left alone; of two outcomes for one request the first counts.
 
         Raises:
             StateError: The state of an outcome is none.
@@ -90,7 +93,8 @@ class ClaimVerbs:
             check_outcome(outcome.custom_id, outcome.state)
         with self._db.write() as connection:
             ours = self._ours(connection, {each.custom_id for each in outcomes}, owner)
-            rows = [_clean(outcome) for outcome in outcomes if outcome.custom_id in ours]
+            first = {each.custom_id: each for each in reversed(outcomes) if each.custom_id in ours}
+            rows = [_clean(outcome) for outcome in first.values()]
             if rows:
                 write = _write_each if self._db.sqlite else _write_at_once
                 write(connection, rows, self._clock.now())
@@ -111,16 +115,24 @@ class ClaimVerbs:
         }
 
 
-def _write_each(connection: Connection, rows: list[tuple[Any, ...]], now: float) -> None:
-    """SQLite: one prepared statement, run for each row inside the driver."""
+@cache
+def _update_each() -> tuple[str, Callable[[tuple[Any, ...]], tuple[Any, ...]]]:
+    """SQLite's UPDATE of one row, and what puts (*outcome, now) into the order of its `?`."""
     statement = (
         update(REQUESTS)
         .where(_ROW.custom_id == bindparam("which"))
         .values({name: bindparam(f"new_{name}") for name in _OUTCOME[1:]})
-        .values(done_at=bindparam("now"), **_UNCLAIMED)
+        .values(done_at=bindparam("now"), claim=null(), claim_until=null())
     )
-    names = ["which", *(f"new_{name}" for name in _OUTCOME[1:]), "now"]
-    connection.execute(statement, [dict(zip(names, (*row, now), strict=True)) for row in rows])
+    names = ("which", *(f"new_{name}" for name in _OUTCOME[1:]), "now")
+    text, order = sql.sqlite_text(statement)
+    return text, itemgetter(*map(names.index, order))
+
+
+def _write_each(connection: Connection, rows: list[tuple[Any, ...]], now: float) -> None:
+    """SQLite: one prepared statement, run for each row inside the driver."""
+    text, ordered = _update_each()
+    connection.exec_driver_sql(text, [ordered((*row, now)) for row in rows])
 
 
 def _write_at_once(connection: Connection, rows: list[tuple[Any, ...]], now: float) -> None:
@@ -145,15 +157,24 @@ def _write_at_once(connection: Connection, rows: list[tuple[Any, ...]], now: flo
 
 
 def _clean(outcome: Outcome) -> tuple[Any, ...]:
-    """The values as every database takes them: a provider's texts and counts can be anything."""
-    return tuple(_clean_value(getattr(outcome, name)) for name in _OUTCOME)
+    """The values as every database takes them: a provider's texts and numbers can be anything."""
+    return tuple(
+        value if value is None else _CLEAN[type(value)](value) for value in _values(outcome)
+    )
 
 
-def _clean_value(value: Any) -> Any:
-    if type(value) is str and not (value.isascii() and len(value) <= _LONGEST_TEXT):
+_values = attrgetter(*_OUTCOME)
+
+
+def _clean_text(value: str) -> str:
+    if not value.isascii() or len(value) > _LONGEST_TEXT:
         value = value[:_LONGEST_TEXT].encode("utf-8", "replace").decode()
-    if type(value) is str:
-        return value.replace("\0", "")
-    if type(value) is int:
-        return max(-_LARGEST_COUNT, min(value, _LARGEST_COUNT))
-    return value
+    return value.replace("\0", "")
+
+
+_CLEAN: dict[type, Callable[[Any], Any]] = {
+    RequestState: str,
+    str: _clean_text,
+    int: lambda value: max(-_LARGEST_COUNT, min(value, _LARGEST_COUNT)),
+    float: lambda value: value if math.isfinite(value) else None,
+}
