@@ -51,6 +51,19 @@ def rows(content: bytes) -> list[dict[str, Any]]:
     return [json.loads(row) for row in content.split(b"\n") if row.strip()]
 
 
+def counts(batch: Batch) -> tuple[int, int, int]:
+    """Total, completed, failed."""
+    found = batch.request_counts
+    assert found is not None
+    return found.total, found.completed, found.failed
+
+
+def codes(batch: Batch) -> list[str | None]:
+    """Codes of a failed validation."""
+    assert batch.errors is not None
+    return [error.code for error in batch.errors.data or []]
+
+
 @dataclass
 class Bench:
     """A server and a stock client of it."""

@@ -33,7 +33,7 @@ def chat(prompt: str, system: str | None = None, **more: Any) -> str:
 def test_a_summary_is_made_of_the_texts_own_sentences_within_its_length():
     checked = 0
     for package in metadata.distributions():
-        text = str(package.metadata.get_payload() or "")
+        text = str(package.metadata.json.get("description", ""))
         if len(text) < 2000:
             continue
         made = chat(f"Summarise in at most 40 words:\n\n{text}")
@@ -56,7 +56,7 @@ def test_the_words_that_occur_most_decide():
     ("system", "prompt", "label"),
     [
         ("Choose one of these labels: billing, shipping, other", "My parcel was never delivered", "shipping"),
-        ("Labels: [\"positive\", \"negative\"]", "I love it, it works great!", "positive"),
+        ('Labels: ["positive", "negative"]', "I love it, it works great!", "positive"),
         ("Classify into one of the categories:\n- bug\n- feature request\n- question", "It crashes with an error", "bug"),
         ("Labels: alpha, beta, other", "nothing of this kind", "other"),
         (None, "Classify this mail. Labels: sports, politics\n\nThe parliament passed the law", "politics"),
@@ -95,12 +95,19 @@ FACTS = "Name: Ada Hall\nAge: 47, mail ada@tide.org, lives in AB-1234. It crashe
 
 
 def test_structured_output_conforms_and_takes_what_the_text_says():
-    form = {"type": "json_schema", "json_schema": {"name": "ticket", "strict": True, "schema": TICKET}}
+    form = {
+        "type": "json_schema",
+        "json_schema": {"name": "ticket", "strict": True, "schema": TICKET},
+    }
     made = orjson.loads(chat(FACTS, "Extract the ticket.", response_format=form))
     jsonschema_rs.validate(TICKET, made)
     assert (made["name"], made["age"], made["mail"]) == ("Ada Hall", 47, "ada@tide.org")
     assert (made["kind"], made["zip"]) == ("bug", "AA-0000")
-    body = {"model": MODEL, "input": FACTS, "text": {"format": {"type": "json_schema", "name": "t", "schema": TICKET}}}
+    body = {
+        "model": MODEL,
+        "input": FACTS,
+        "text": {"format": {"type": "json_schema", "name": "t", "schema": TICKET}},
+    }
     answer = ANSWER.answer("/v1/responses", body, 0.0).body
     jsonschema_rs.validate(TICKET, orjson.loads(answer["output"][0]["content"][0]["text"]))
 
@@ -141,7 +148,10 @@ SCHEMAS = st.recursive(
 
 
 @settings(max_examples=300, deadline=None)
-@given(schema=SCHEMAS, text=st.sampled_from([FACTS, TEXT, "", "7 of 9\n\n\u2028 -3.5 2024-05-06 http://a.b/c"]))
+@given(
+    schema=SCHEMAS,
+    text=st.sampled_from([FACTS, TEXT, "", "7 of 9\n\n\u2028 -3.5 2024-05-06 http://a.b/c"]),
+)
 def test_any_schema_is_conformed_to(schema, text):
     jsonschema_rs.validate(schema, orjson.loads(orjson.dumps(conforming(schema, text))))
 
@@ -158,7 +168,9 @@ def test_texts_with_words_in_common_are_near():
     def near(a, b):
         return sum(x * y for x, y in zip(vector(a, 512), vector(b, 512), strict=True))
 
-    assert near("the tide rises", "a rising tide rises") > near("the tide rises", "old cheese smells")
+    assert near("the tide rises", "a rising tide rises") > near(
+        "the tide rises", "old cheese smells"
+    )
 
 
 def test_a_token_limit_cuts_and_says_so():
@@ -170,7 +182,12 @@ def test_a_token_limit_cuts_and_says_so():
 
 def test_a_demanded_tool_is_called_with_fitting_arguments():
     tool = {"type": "function", "function": {"name": "book", "parameters": TICKET}}
-    body = {"model": MODEL, "messages": [{"role": "user", "content": FACTS}], "tools": [tool], "tool_choice": "required"}
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": FACTS}],
+        "tools": [tool],
+        "tool_choice": "required",
+    }
     message = ANSWER.answer("/v1/chat/completions", body, 0.0).body["choices"][0]["message"]
     (call,) = message["tool_calls"]
     assert call["function"]["name"] == "book"

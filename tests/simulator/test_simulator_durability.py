@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from lowtide.simulator import SimulatorProcess
-from tests.simulator.support import CHAT, Bench, chat_body, chat_lines, jsonl, line
+from tests.simulator.support import Bench, chat_body, chat_lines, counts, jsonl, line
 
 _SIZE = 200_000_000
 _GROWTH = 30_000_000
@@ -29,21 +29,23 @@ def until(condition, seconds=30.0):
 
 def test_kill_9_in_the_middle_of_a_batch_loses_nothing_and_bills_nothing_twice(tmp_path):
     count = 6_000
-    with SimulatorProcess(tmp_path / "state", "--fault", "line_error match=7$ status=500") as server:
-        with client_of(server) as client:
-            bench = Bench(server, client)
-            batch = bench.create(chat_lines(count), metadata={"mine": "yes"})
-            kills = 0
-            for share in (0.1, 0.4, 0.7):
-                until(lambda s=share: _done(client, batch.id) >= count * s)
-                if client.batches.retrieve(batch.id).status == "in_progress":
-                    kills += 1
-                server.kill()
-                server.start()
-            ended = bench.settled(batch)
-            assert kills > 0, "the batch was too quick to be killed in its middle"
-            assert (ended.status, ended.metadata) == ("completed", {"mine": "yes"})
-            good, bad = bench.rows(ended.output_file_id), bench.rows(ended.error_file_id)
+    with (
+        SimulatorProcess(tmp_path / "state", "--fault", "line_error match=7$ status=500") as server,
+        client_of(server) as client,
+    ):
+        bench = Bench(server, client)
+        batch = bench.create(chat_lines(count), metadata={"mine": "yes"})
+        kills = 0
+        for share in (0.1, 0.4, 0.7):
+            until(lambda s=share: _done(client, batch.id) >= count * s)
+            if client.batches.retrieve(batch.id).status == "in_progress":
+                kills += 1
+            server.kill()
+            server.start()
+        ended = bench.settled(batch)
+        assert kills > 0, "the batch was too quick to be killed in its middle"
+        assert (ended.status, ended.metadata) == ("completed", {"mine": "yes"})
+        good, bad = bench.rows(ended.output_file_id), bench.rows(ended.error_file_id)
         ids = [row["custom_id"] for row in (*good, *bad)]
         assert len(ids) == count
         assert set(ids) == {f"r{i}" for i in range(count)}
@@ -55,28 +57,29 @@ def test_kill_9_in_the_middle_of_a_batch_loses_nothing_and_bills_nothing_twice(t
 
 
 def _done(client: openai.OpenAI, batch_id: str) -> int:
-    counts = client.batches.retrieve(batch_id).request_counts
-    return 0 if counts is None else counts.completed + counts.failed
+    return sum(counts(client.batches.retrieve(batch_id))[1:])
 
 
 def test_clock_plan_and_waiting_batches_go_on_after_a_kill(tmp_path):
-    with SimulatorProcess(tmp_path / "state", "--delay", "2h", "--cancelling", "5m") as server:
-        with client_of(server) as client:
-            server.freeze()
-            bench = Bench(server, client)
-            waiting, leaving = bench.create(chat_lines(10)), bench.create(jsonl([line("x")]))
-            server.advance("1h")
-            client.batches.cancel(leaving.id)
-            before = server.now()
-            server.kill()
-            server.start()
-            assert server.now() == before
-            assert client.batches.retrieve(waiting.id).request_counts.completed == 5
-            assert client.batches.retrieve(leaving.id).status == "cancelling"
-            server.advance("1h")
-            ended = client.batches.retrieve(waiting.id)
-            assert (ended.status, len(bench.rows(ended.output_file_id))) == ("completed", 10)
-            assert client.batches.retrieve(leaving.id).status == "cancelled"
+    with (
+        SimulatorProcess(tmp_path / "state", "--delay", "2h", "--cancelling", "5m") as server,
+        client_of(server) as client,
+    ):
+        server.freeze()
+        bench = Bench(server, client)
+        waiting, leaving = bench.create(chat_lines(10)), bench.create(jsonl([line("x")]))
+        server.advance("1h")
+        client.batches.cancel(leaving.id)
+        before = server.now()
+        server.kill()
+        server.start()
+        assert server.now() == before
+        assert counts(client.batches.retrieve(waiting.id))[1] == 5
+        assert client.batches.retrieve(leaving.id).status == "cancelling"
+        server.advance("1h")
+        ended = client.batches.retrieve(waiting.id)
+        assert (ended.status, len(bench.rows(ended.output_file_id))) == ("completed", 10)
+        assert client.batches.retrieve(leaving.id).status == "cancelled"
 
 
 def test_an_upload_that_was_cut_leaves_nothing(tmp_path):
@@ -102,7 +105,7 @@ def test_200_mb_up_and_down_and_run_in_constant_memory(tmp_path):
         assert _same_content(client, file.id, path)
         assert _peak(server.pid) - base < _GROWTH
         batch = client.batches.create(
-            input_file_id=file.id, endpoint=CHAT, completion_window="24h"
+            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
         )
         server.settle()
         ended = client.batches.retrieve(batch.id)

@@ -110,7 +110,9 @@ def test_what_a_batch_has_to_do(batch, now, do, at):
 
 
 @given(
-    working=st.floats(0, 1e5), total=st.integers(1, 500), jumps=st.lists(st.floats(0, 2e4), max_size=20)
+    working=st.floats(0, 1e5),
+    total=st.integers(1, 500),
+    jumps=st.lists(st.floats(0, 2e4), max_size=20),
 )
 def test_work_never_goes_back_and_never_beyond_its_end(working, total, jumps):
     batch = record(status="in_progress", in_progress_at=1000.0, total=total, working_s=working)

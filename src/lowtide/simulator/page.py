@@ -19,7 +19,7 @@ h1 { font-size: 1.4rem; margin: 0; } h2 { font-size: 1.05rem; margin: 2rem 0 .5r
 header { display: flex; gap: 1.5rem; align-items: baseline; flex-wrap: wrap; }
 header form { display: inline; } .dim { color: var(--dim); }
 table { border-collapse: collapse; width: 100%; } td.n, th.n { text-align: right; }
-th, td { text-align: left; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line);
+th, td { text-align: left; padding: .25rem 1rem .25rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; } th { font-weight: 600; } td { font-variant-numeric: tabular-nums; }
 code { font: 12px ui-monospace, monospace; } .wide { overflow-x: auto; }
 .s { padding: .05rem .5rem; border-radius: 1rem; background: #8883; white-space: nowrap; }
@@ -155,6 +155,7 @@ def _files(files: list[FileRecord]) -> str:
 
 def _faults(rules: list[dict[str, Any]]) -> str:
     hidden = {"id", "kind", "match", "seen", "hits"}
+    rules = [{**rule, "probability": rule["probability"] % 1.0} for rule in rules]  # 1 is no news
     rows = [
         [
             escape(rule["kind"]),
@@ -185,4 +186,4 @@ def _webhooks(hooks: Hooks) -> str:
 
 
 def _time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d&nbsp;%H:%M:%S")

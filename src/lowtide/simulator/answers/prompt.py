@@ -69,9 +69,9 @@ def content_text(content: Any) -> str:
 def split(system: str, user: str) -> Prompt:
     """Tell instruction and text apart.
 
-    A system message is instruction. Of the user's message a part in quotes or tags is the text; else the
-    text is what follows a short first paragraph (one that ends with a colon, or when nothing else
-    instructs).
+    A system message is instruction. What the user puts in quotes or tags is the text; otherwise
+    the text is what follows a short first paragraph (one that ends with a colon, or when nothing
+    else instructs).
     """
     fenced = _FENCED.search(user)
     if fenced:
