@@ -21,6 +21,7 @@ from celery.result import GroupResult
 from lowtide import hidden, lifetimes
 from lowtide.calls import CHAT, Call, to_call
 from lowtide.durations import parse_duration
+from lowtide.errors import LowtideError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -51,6 +52,8 @@ class BatchTask(Task):
     abstract = True
     acks_late = True
     reject_on_worker_lost = True
+    # What the provider did is told in one line: a traceback would say where lowtide raised it.
+    throws = (LowtideError,)
     Strategy = "lowtide.strategy:batching"
     Request = "lowtide.worker_request:BatchRequest"
 

@@ -54,7 +54,9 @@ def make_app(url: str, backend: str | None = None) -> Celery:
         result_extended=True,
         task_default_queue="canvas",
         result_expires=int(os.environ.get("CANVAS_EXPIRES", "86400")),
-        broker_transport_options={"visibility_timeout": float(os.environ.get("CANVAS_VISIBILITY", "3600"))},
+        broker_transport_options={
+            "visibility_timeout": float(os.environ.get("CANVAS_VISIBILITY", "3600"))
+        },
     )
     if os.environ.get("CANVAS_DRIVER", "fake") == "fake":
         fake_runtime.install(app)
@@ -88,7 +90,9 @@ class Hooks:
     def on_retry(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         note_hook(task_id, f"on_retry {type(exc).__name__}")
 
-    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+    def after_return(
+        self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any
+    ) -> None:
         note_hook(task_id, f"after_return {status}")
 
 
@@ -118,7 +122,12 @@ class Plain(Hooks, Task):
 def ask(asking: Task, returned: Any) -> Answer:
     call = to_call(returned, model=MODEL)
     lane, body, _ = encode(call, account="default")
-    return Answer(call.endpoint, runtime.of(asking.app).run_now(lane, orjson.loads(body)))
+    try:
+        answer = runtime.of(asking.app).run_now(lane, orjson.loads(body))
+    except RequestRejected as error:
+        # In the provider's own words, as a batch has them.
+        raise RequestRejected(error.message.rpartition("): ")[2]) from None
+    return Answer(call.endpoint, answer)
 
 
 @twins(bind=True)
@@ -374,7 +383,9 @@ def silent(text: str) -> Iterator[Any]:
     return f"quiet {text}"
 
 
-@task(base=BatchTask, bind=True, model=MODEL, autoretry_for=(RequestRejected,), default_retry_delay=0)
+@task(
+    base=BatchTask, bind=True, model=MODEL, autoretry_for=(RequestRejected,), default_retry_delay=0
+)
 def retried_generator(self: Any, text: str) -> Iterator[Any]:
     first = yield f"one {text}"
     redis().rpush(f"asked:{self.request.id}", "one")

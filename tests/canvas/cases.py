@@ -123,7 +123,10 @@ def headers_and_stamps(c: Side) -> Any:
     options = {"headers": {"trace": "t-1"}, "priority": 3, "shadow": "shade"}
     result = sig.apply_async(**options)
     meta = (get(result), result._get_task_meta())[1]
-    kept = {key: meta.get(key) for key in ("args", "kwargs", "queue", "retries", "tenant", "stamped_headers")}
+    kept = {
+        key: meta.get(key)
+        for key in ("args", "kwargs", "queue", "retries", "tenant", "stamped_headers")
+    }
     return get(result), kept, meta["name"].removeprefix("plain_"), meta["worker"]
 
 
@@ -158,7 +161,9 @@ def chain_of_all(c: Side) -> Any:
 
 @core
 def chain_fails(c: Side) -> Any:
-    result = chain(c.summ.s("FAIL"), c.suffix.s("!"), c.suffix.s("?")).apply_async(link_error=c.errback())
+    result = chain(c.summ.s("FAIL"), c.suffix.s("!"), c.suffix.s("?")).apply_async(
+        link_error=c.errback()
+    )
     seen = failure(result), c.notes(1)
     return seen, result.state, result.parent.state, result.parent.parent.state
 
@@ -309,7 +314,7 @@ def chord_of_200_in_order(c: Side) -> Any:
 def expires_before_the_answer(c: Side) -> Any:
     with c.held() as accepted:
         result = c.summ.apply_async(("e",), expires=1.0)
-        accepted()
+        accepted(result)
         time.sleep(1.1)
     return get(result)
 
@@ -318,7 +323,7 @@ def expires_before_the_answer(c: Side) -> Any:
 def retried_after_it_expired(c: Side) -> Any:
     with c.held() as accepted:
         result = c.summ_retry.apply_async(("FLAKY",), expires=1.0)
-        accepted()
+        accepted(result)
         if not c.plain:
             time.sleep(1.1)
     return get(result)
@@ -484,7 +489,9 @@ def many_with_links(c: Side) -> Any:
             c.summ.s(text).set(link=c.note(), link_error=c.errback()) for text in ("a", "b", "FAIL")
         )()
     else:
-        result = c.summ.delay_many([("a",), ("b",), ("FAIL",)], link=c.note(), link_error=c.errback())
+        result = c.summ.delay_many(
+            [("a",), ("b",), ("FAIL",)], link=c.note(), link_error=c.errback()
+        )
     values = result.get(timeout=TIMEOUT, propagate=False)
     return [str(value) for value in values], c.notes(3)
 

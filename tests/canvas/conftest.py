@@ -6,7 +6,6 @@ import gc
 import os
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -114,22 +113,21 @@ class Side:
             self.world.app.tasks["join"].delay([1]).get(timeout=15)
 
     def hooks(self, result: Any, count: int) -> list[str]:
-        self.left(f"hooks:{result.id}", count)
-        return [item.decode() for item in self.world.redis.lrange(f"hooks:{result.id}", 0, -1)]
+        """What the task's hooks noted, sorted: a retry may be done before the first try's hook."""
+        return self.left(f"hooks:{result.id}", count)
 
     @contextmanager
-    def held(self, accepted: int = 1) -> Iterator[Callable[[], None]]:
-        """Within the block no answer comes; the value waits until `accepted` requests are there."""
+    def held(self) -> Iterator[Callable[[Any], None]]:
+        """Within the block no answer comes; the value waits until a call was accepted."""
         driver = self.world.driver
         driver.hold()
-        before = driver.accepted()
 
-        def wait() -> None:
+        def accepted(result: Any) -> None:
             if not self.plain:
-                until(lambda: driver.accepted() >= before + accepted, "requests accepted", timeout=15)
+                until(result.where, "the call is accepted", timeout=15)
 
         try:
-            yield wait
+            yield accepted
         finally:
             driver.release()
 
@@ -175,11 +173,3 @@ def world(canvas_server: str, tmp_path: Path, request: pytest.FixtureRequest) ->
     url = canvas_server.removesuffix("/0") + "/15"
     with made_world(url, tmp_path, "fake", getattr(request, "param", None)) as made:
         yield made
-
-
-def wait_for(condition: Callable[[], Any], what: str) -> Any:
-    return until(condition, what, timeout=20)
-
-
-def now() -> float:
-    return time.monotonic()

@@ -29,9 +29,6 @@ class Driver(Protocol):
     def release(self) -> None:
         """What was held is answered."""
 
-    def accepted(self) -> int:
-        """How many requests were accepted in all."""
-
 
 class FakeDriver:
     """Sends `canvas.fan_out` whenever something waits."""
@@ -57,9 +54,6 @@ class FakeDriver:
 
     def release(self) -> None:
         self._held.clear()
-
-    def accepted(self) -> int:
-        return int(self.redis.hlen(fake_runtime.SEEN))
 
     def again(self) -> None:
         """Lets the oldest request that waits be answered twice more, in one slice."""
@@ -93,10 +87,7 @@ class PipelineDriver:
         }
 
     def start(self, app: Celery, redis: Redis) -> None:
-        from lowtide import runtime
-
-        self._ledger = runtime.of(app).ledger
-        self.redis = redis
+        """Nothing: the worker's own ticking drives it."""
 
     def stop(self) -> None:
         self._simulator.stop()
@@ -107,9 +98,6 @@ class PipelineDriver:
     def release(self) -> None:
         self._steering.turnaround(working=0)
         self._steering.advance("2h")
-
-    def accepted(self) -> int:
-        return int(self.redis.get("canvas:accepted") or 0)
 
 
 def make(name: str, folder: Path, redis_url: str) -> Any:

@@ -23,7 +23,13 @@ from lowtide.lane import Lane
 from lowtide.request import Request, pack, unpack
 from lowtide.resume import Resumption, resume
 
-PENDING, SEEN, PACKED, HELD, RESUMED = "canvas:pending", "canvas:seen", "canvas:packed", "canvas:held", "canvas:resumed"
+PENDING, SEEN, PACKED, HELD, RESUMED = (
+    "canvas:pending",
+    "canvas:seen",
+    "canvas:packed",
+    "canvas:held",
+    "canvas:resumed",
+)
 _APPEND = """
 local added = 0
 for i = 1, #ARGV, 3 do
@@ -84,7 +90,9 @@ def answer(endpoint: str, body: dict[str, Any]) -> Any:
     if endpoint.endswith("embeddings"):
         given = body["input"]
         rows = [given] if isinstance(given, str) else given
-        return endpoint, {"data": [{"index": i, "embedding": [float(len(row))]} for i, row in enumerate(rows)]}
+        return endpoint, {
+            "data": [{"index": i, "embedding": [float(len(row))]} for i, row in enumerate(rows)]
+        }
     said = text if text.startswith("{") else f"R({text})"
     if endpoint.endswith("responses"):
         item = {"type": "message", "content": [{"type": "output_text", "text": said}]}

@@ -53,7 +53,9 @@ def _rows() -> Iterator[Any]:
             if pool == "prefork" or name in CORE:
                 yield pytest.param("fake", pool, name, id=f"{pool}-{name}")
     for name in CASES:
-        yield pytest.param("pipeline", "prefork", name, id=f"pipeline-{name}", marks=pytest.mark.slow)
+        yield pytest.param(
+            "pipeline", "prefork", name, id=f"pipeline-{name}", marks=pytest.mark.slow
+        )
 
 
 @pytest.mark.parametrize(("driver", "pool", "name"), list(_rows()))
