@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from lowtide import control
 from lowtide.cli.context import AppOption, JsonOption, print_json, runtime
 from lowtide.errors import LowtideError
 from lowtide.held import LaneStatus
@@ -29,10 +30,9 @@ def flush(
         raise LowtideError(f"Nothing waits in {', '.join(lanes)}; lanes with requests: {known}.")
     sent = []
     for lane in chosen:
-        batch_id = rt.buffer.seal(lane.lane, only_if_due=False)
+        batch_id = control.flush(rt, lane.lane)
         if batch_id is None:  # a worker was faster
             continue
-        rt.kick("submit", batch_id)
         sent.append({"lane": lane.lane, "batch": batch_id, "requests": lane.requests})
         if not json:
             typer.echo(f"{lane.lane}: {lane.requests:,} requests go as batch {batch_id}")

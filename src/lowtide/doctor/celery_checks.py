@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 
 from lowtide.doctor.finding import Finding, bad, first_line, good, risky
 from lowtide.runtime import Runtime
-from lowtide.shown import without_password
+from lowtide.shown import duration, without_password
 
 _SECONDS = 3.0
 _WINDOW = 48 * 3600.0
@@ -52,18 +52,14 @@ def _expiry(runtime: Runtime) -> Finding:
     conf = runtime.app.conf
     result = _seconds(conf.result_expires)
     chord = _seconds(conf.result_chord_expires) or result
-    short = [
-        f"{name} is {seconds / 3600:.0f} h"
-        for name, seconds in (("result_expires", result), ("chords' expiry", chord))
-        if seconds and seconds < _WINDOW
-    ]
-    if short:
-        return bad(
-            part,
-            f"{' and '.join(short)}: a chord that waits for a slow batch would hang for ever",
-            f"Set result_expires of the Celery app to at least {_WINDOW:.0f} seconds.",
-        )
-    kept = f"results are kept for {result / 86400:.0f} days" if result else "results never expire"
+    advice = f"Set result_expires of the Celery app to at least {_WINDOW:.0f} seconds."
+    if chord and chord < _WINDOW:
+        detail = f"chords are kept for {duration(chord)}: one that waits longer hangs for ever"
+        return bad(part, detail, f"{advice} Leave result_chord_expires unset.")
+    if result and result < _WINDOW:
+        detail = f"results are kept for {duration(result)}: who reads later finds nothing"
+        return risky(part, detail, advice)
+    kept = f"results are kept for {duration(result)}" if result else "results never expire"
     return good(part, kept)
 
 
