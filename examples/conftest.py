@@ -1,0 +1,3 @@
+"""The one line that brings the fixtures."""
+
+pytest_plugins = ["lowtide.testing"]
