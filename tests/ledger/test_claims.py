@@ -138,10 +138,10 @@ def test_whatever_a_provider_says_can_be_written(ledger: Ledger) -> None:
     claimed(ledger, "d1")
     outcomes = [
         Outcome(
-            IDS[0], RequestState.FAILED, 10**30, "a\0b", "\ud800 and \0" + "x" * 10_000, "\udfff"
+            IDS[0], RequestState.FAILED, 10**400, "a\0b", "\ud800 and \0" + "x" * 10_000, "\udfff"
         ),
         Outcome(IDS[1], RequestState.DELIVERED, -(10**30), input_tokens=2**80, cost=1e300),
-        Outcome(IDS[2], RequestState.DELIVERED, 200, output_tokens=7),
+        Outcome(IDS[2], RequestState.DELIVERED, 200.0, output_tokens=7, reasoning_tokens=True),  # type: ignore[arg-type]
     ]
 
     assert ledger.settle("d1", outcomes) == 3

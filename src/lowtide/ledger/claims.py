@@ -158,9 +158,8 @@ def _write_at_once(connection: Connection, rows: list[tuple[Any, ...]], now: flo
 
 def _clean(outcome: Outcome) -> tuple[Any, ...]:
     """The values as every database takes them: a provider's texts and numbers can be anything."""
-    return tuple(
-        value if value is None else _CLEAN[type(value)](value) for value in _values(outcome)
-    )
+    values = zip(_CLEANERS, _values(outcome), strict=True)
+    return tuple(None if value is None else clean(value) for clean, value in values)
 
 
 _values = attrgetter(*_OUTCOME)
@@ -169,12 +168,22 @@ _values = attrgetter(*_OUTCOME)
 def _clean_text(value: str) -> str:
     if not value.isascii() or len(value) > _LONGEST_TEXT:
         value = value[:_LONGEST_TEXT].encode("utf-8", "replace").decode()
-    return value.replace("\0", "")
+    return str(value.replace("\0", ""))
 
 
-_CLEAN: dict[type, Callable[[Any], Any]] = {
-    RequestState: str,
+def _clean_count(value: float) -> int | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return int(max(-_LARGEST_COUNT, min(value, _LARGEST_COUNT)))
+
+
+def _clean_money(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+_BY_TYPE: dict[type, Callable[[Any], Any]] = {
     str: _clean_text,
-    int: lambda value: max(-_LARGEST_COUNT, min(value, _LARGEST_COUNT)),
-    float: lambda value: value if math.isfinite(value) else None,
+    int: _clean_count,
+    float: _clean_money,
 }
+_CLEANERS = tuple(_BY_TYPE[_ROW[name].type.python_type] for name in _OUTCOME)
