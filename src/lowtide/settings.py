@@ -9,12 +9,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lowtide.durations import parse_duration, parse_size
 from lowtide.errors import SettingsError
 from lowtide.lane import Lane
+from lowtide.providers import account_of, environment
+from lowtide.providers.profiles import COMPATIBLE, PROFILES, Profile, profile_at, seconds
 
 PREFIX = "LOWTIDE_"
 
@@ -26,7 +36,7 @@ Size = Annotated[int, BeforeValidator(parse_size)]
 class Thresholds(BaseModel):
     """When a lane's buffer is sealed, whichever is reached first; and what may be enqueued."""
 
-    max_requests: Annotated[Size, Field(ge=1, le=50_000)]
+    max_requests: Annotated[Size, Field(ge=1, le=100_000)]
     max_bytes: Annotated[Size, Field(ge=1, le=200_000_000)]
     max_tokens: Annotated[Size, Field(ge=1)]
     max_wait: Duration
@@ -36,7 +46,7 @@ class Thresholds(BaseModel):
 class LaneOverride(BaseModel, extra="forbid"):
     """Thresholds of one lane, model or account that differ from the general ones."""
 
-    max_requests: Annotated[Size, Field(ge=1, le=50_000)] | None = None
+    max_requests: Annotated[Size, Field(ge=1, le=100_000)] | None = None
     max_bytes: Annotated[Size, Field(ge=1, le=200_000_000)] | None = None
     max_tokens: Annotated[Size, Field(ge=1)] | None = None
     max_wait: Duration | None = None
@@ -44,14 +54,44 @@ class LaneOverride(BaseModel, extra="forbid"):
 
 
 class Account(BaseModel, extra="forbid"):
-    """How one provider account is reached; what is unset is read as the SDK reads it."""
+    """How one provider account is reached; what is unset is read as the SDK reads it.
 
+    Attributes:
+        profile: Which service it is, when its `base_url` does not tell.
+        window: Completion window, where the service offers several.
+    """
+
+    profile: str | None = None
+    window: str | None = None
     base_url: str | None = None
     api_key: SecretStr | None = None
     api_key_env: str | None = None
     organization: str | None = None
     project: str | None = None
     webhook_secret: SecretStr | None = None
+
+    @field_validator("profile")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None and value not in PROFILES:
+            raise ValueError(f"there is no profile {value!r}; there are {', '.join(PROFILES)}")
+        return value
+
+
+class ModelPrice(BaseModel, extra="forbid"):
+    """What a model costs, in USD for a million tokens; what is unset is unknown.
+
+    Attributes:
+        input: Input tokens.
+        output: Output tokens.
+        cached: Input tokens read from the provider's cache; as other input when unset.
+        batch: What a batch, or the flex tier, costs of this.
+    """
+
+    input: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)] | None = None
+    cached: Annotated[float, Field(ge=0)] | None = None
+    batch: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
 class Settings(BaseSettings):
@@ -78,11 +118,14 @@ class Settings(BaseSettings):
     result_backend: str | None = Field(
         default=None, description="Result backend of lowtide's own worker; REDIS_URL if unset"
     )
-    max_requests: Annotated[Size, Field(ge=1, le=50_000)] = Field(
-        default=50_000, description="Requests at which a buffer is sealed"
+    max_requests: Annotated[Size, Field(ge=1, le=100_000)] = Field(
+        default=50_000,
+        description="Requests at which a buffer is sealed; never more than the provider allows",
     )
     max_bytes: Annotated[Size, Field(ge=1, le=200_000_000)] = Field(
-        default=100_000_000, description="Bytes of batch file at which a buffer is sealed"
+        default=100_000_000,
+        description="Bytes of batch file at which a buffer is sealed; never more than the "
+        "provider allows",
     )
     max_tokens: Annotated[Size, Field(ge=1)] = Field(
         default=1_000_000_000, description="Estimated input tokens at which a buffer is sealed"
@@ -103,7 +146,13 @@ class Settings(BaseSettings):
     accounts: dict[str, Account] = Field(
         default_factory=lambda: {"default": Account()},
         description='Provider accounts by name, as JSON: {"eu": {"base_url": "…", '
-        '"api_key_env": "EU_KEY"}}; "default" reads OPENAI_API_KEY and OPENAI_BASE_URL',
+        '"api_key_env": "EU_KEY", "profile": "azure"}}; "default" reads OPENAI_API_KEY and '
+        "OPENAI_BASE_URL; the profile is told by the base_url where it can be",
+    )
+    prices: dict[str, ModelPrice] = Field(
+        default_factory=dict,
+        description="Prices that go before the known ones, in USD for a million tokens: "
+        '{"my-model": {"input": 0.2, "output": 0.8, "batch": 0.5}}',
     )
     poll_min: Duration = Field(default=5.0, description="Shortest time between two status calls")
     poll_max: Duration = Field(default=1800.0, description="Longest time between two status calls")
@@ -118,6 +167,25 @@ class Settings(BaseSettings):
         default=6 * 3600.0,
         description="How long past its window a batch may run before it is cancelled, its "
         "finished work used and the rest sent again",
+    )
+    escalate: bool = Field(
+        default=True,
+        description="Ask a faster service for what the batch cannot answer by its deadline; "
+        "if not, such calls fail with DeadlineExceeded",
+    )
+    escalate_reserve: Duration = Field(
+        default=900.0,
+        description="How long before its deadline a call is escalated; a quarter of the time "
+        "that it had, if that is less",
+    )
+    escalate_concurrency: int = Field(
+        default=8, ge=1, description="Escalated calls that run at the same time, of all replicas"
+    )
+    escalate_per_day: float | None = Field(
+        default=None, ge=0, description="USD that escalated calls may cost in a UTC day"
+    )
+    flex: bool = Field(
+        default=True, description="Try the flex tier, at batch price, before the standard one"
     )
     retry_delay: Duration = Field(
         default=10.0, description="First wait before a failed line or step is tried again"
@@ -144,6 +212,8 @@ class Settings(BaseSettings):
         default="celery", description="How workers log: as Celery is set, for people, or as JSON"
     )
 
+    _profiles: dict[str, Profile] = PrivateAttr(default_factory=dict)
+
     @field_validator("tick", "lease", "poll_min", "state_ttl")
     @classmethod
     def _positive(cls, value: float) -> float:
@@ -152,13 +222,41 @@ class Settings(BaseSettings):
         return value
 
     def thresholds(self, lane: Lane) -> Thresholds:
-        """When `lane`'s buffer is sealed: account, then model, then the whole lane key override."""
+        """When `lane`'s buffer is sealed: account, then model, then the whole lane key override.
+
+        What the account's provider allows binds in any case.
+        """
         merged = {name: getattr(self, name) for name in Thresholds.model_fields}
         for name in (lane.account, lane.model, lane.key):
             override = self.lanes.get(name)
             if override is not None:
                 merged.update(override.model_dump(exclude_none=True))
+        profile = self.profile(lane.account)
+        merged["max_requests"] = min(merged["max_requests"], profile.max_requests)
+        merged["max_bytes"] = min(merged["max_bytes"], profile.max_bytes)
         return Thresholds.model_construct(**merged)
+
+    def profile(self, account: str) -> Profile:
+        """Which service an account is at; "compatible" when that cannot be told."""
+        known = self._profiles.get(account)
+        if known is None:
+            try:
+                chosen = account_of(account, self)
+            except SettingsError:
+                return COMPATIBLE
+            url = chosen.base_url or environment("OPENAI_BASE_URL")
+            known = PROFILES[chosen.profile] if chosen.profile else profile_at(url)
+            self._profiles[account] = known
+        return known
+
+    def window(self, account: str) -> float:
+        """Seconds that a provider has for a batch of the account."""
+        chosen = self.accounts.get(account)
+        return seconds(self.profile(account).window(chosen.window if chosen else None))
+
+    def shortest_poll(self, account: str) -> float:
+        """Least seconds between two looks at a batch of the account."""
+        return max(self.poll_min, self.profile(account).poll_min)
 
     @property
     def ledger_url(self) -> str:

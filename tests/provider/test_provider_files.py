@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from lowtide.errors import AccountPaused, BatchFailed, LowtideError, ProviderUnavailable
-from lowtide.providers.openai import OpenAIProvider, Profile
+from lowtide.providers.openai import OpenAIProvider
+from lowtide.providers.profiles import Profile
 from tests.provider.server import DROP, Reply, ScriptedServer
 
 UPLOAD = "POST /v1/files"
@@ -48,7 +49,7 @@ def test_upload_sends_purpose_name_and_content(
 def test_upload_asks_for_the_expiry_of_the_profile(server: ScriptedServer, path: Path):
     path.write_bytes(DATA)
     server.on(UPLOAD, Reply(200, {"id": "file-1"}))
-    profile = Profile(purpose="batch-api", file_expiry=86_400)
+    profile = Profile("x", purpose="batch-api", file_expiry=86_400)
     provider = OpenAIProvider("a", api_key="k", base_url=server.base_url, profile=profile)
 
     provider.upload(path, batch_id="b1")

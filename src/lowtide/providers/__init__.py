@@ -23,7 +23,7 @@ def make_provider(account: str, settings: Settings) -> Provider:
     the environment or in `.env`.
 
     Raises:
-        SettingsError: No account of that name is set.
+        SettingsError: No account of that name is set, or it asks for what the service lacks.
     """
     from lowtide.providers.openai import OpenAIProvider
 
@@ -35,6 +35,8 @@ def make_provider(account: str, settings: Settings) -> Provider:
         base_url=chosen.base_url or environment("OPENAI_BASE_URL"),
         organization=chosen.organization or environment("OPENAI_ORG_ID"),
         project=chosen.project or environment("OPENAI_PROJECT_ID"),
+        profile=settings.profile(account),
+        window=chosen.window,
     )
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
 
 import httpx2
@@ -23,6 +22,7 @@ from lowtide.errors import (
 )
 from lowtide.providers.download import Download
 from lowtide.providers.failures import translated, unreadable
+from lowtide.providers.profiles import OPENAI, Profile
 from lowtide.providers.protocol import RemoteBatch
 from lowtide.providers.remote import remote_batch
 
@@ -34,27 +34,10 @@ _UPLOAD = httpx2.Timeout(120.0, connect=_CONNECT)
 # Flex processing may take a quarter of an hour.
 _RUN = httpx2.Timeout(1_200.0, connect=_CONNECT)
 _RUN_RETRIES = 2
+# The boundary is added by the SDK.
+_MULTIPART = {"Content-Type": "multipart/form-data"}
 _PAGE = 100
 _MOST_PAGES = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """How a service differs from the others, as data.
-
-    Attributes:
-        purpose: What uploaded files are for.
-        window: The completion window asked for.
-        file_expiry: Seconds after which the service deletes an input file; None leaves it to
-            the service.
-    """
-
-    purpose: str = "batch"
-    window: str = "24h"
-    file_expiry: int | None = None
-
-
-OPENAI = Profile()
 
 
 class OpenAIProvider:
@@ -67,6 +50,10 @@ class OpenAIProvider:
         organization: OpenAI organisation.
         project: OpenAI project.
         profile: How the service differs.
+        window: The completion window to ask for; the profile's usual one when None.
+
+    Raises:
+        SettingsError: The service does not offer the window.
     """
 
     def __init__(
@@ -78,9 +65,11 @@ class OpenAIProvider:
         organization: str | None = None,
         project: str | None = None,
         profile: Profile = OPENAI,
+        window: str | None = None,
     ) -> None:
         self.account = account
         self.profile = profile
+        self._window = profile.window(window)
         self._api_key = api_key
         self._base_url = base_url
         self._organization = organization
@@ -90,17 +79,21 @@ class OpenAIProvider:
 
     def upload(self, path: Path, *, batch_id: str) -> str:
         doing = f"uploading batch {batch_id}"
-        expiry = self.profile.file_expiry
-        files = self._client().files.with_raw_response
+        name = f"{batch_id}.jsonl"
+        profile = self.profile
+        form: dict[str, Any] = {"purpose": profile.purpose}
+        form |= {key: value.format(name=name) for key, value in profile.upload_fields.items()}
+        if profile.file_expiry is not None:
+            form["expires_after"] = {"anchor": "created_at", "seconds": profile.file_expiry}
+        client = self._client()
         # From an open handle: from a path or bytes the SDK reads the whole file into memory.
         with translated(self.account, doing, refused=BatchFailed), path.open("rb") as file:
-            response = files.create(
-                file=(f"{batch_id}.jsonl", file),
-                purpose=cast("Any", self.profile.purpose),
-                expires_after=openai.omit
-                if expiry is None
-                else {"anchor": "created_at", "seconds": expiry},
-                timeout=_UPLOAD,
+            response = client.post(
+                profile.upload_path,
+                cast_to=httpx2.Response,
+                body=form,
+                files=[("file", (name, file))],
+                options={"headers": _MULTIPART, "timeout": _UPLOAD},
             )
         file_id = self._object(response.content, doing).get("id")
         if not isinstance(file_id, str) or not file_id:
@@ -109,15 +102,16 @@ class OpenAIProvider:
 
     def create(self, file_id: str, *, endpoint: str, batch_id: str) -> RemoteBatch:
         doing = f"creating batch {batch_id}"
-        body = {
+        body: dict[str, Any] = {
             "input_file_id": file_id,
             "endpoint": endpoint,
-            "completion_window": self.profile.window,
-            "metadata": {METADATA_KEY: batch_id},
+            "completion_window": self._window,
         }
+        if self.profile.keeps_metadata:
+            body["metadata"] = {METADATA_KEY: batch_id}
         # Without retries: the API has no idempotency key, so each one may make a paid batch.
         data = self._call("POST", "/batches", doing, body=body, refused=BatchFailed, creating=True)
-        remote = remote_batch(data)
+        remote = remote_batch(data.get(self.profile.created_under or "", data))
         if remote is None:
             raise unreadable(self.account, doing, creating=True)
         return remote
@@ -179,15 +173,19 @@ class OpenAIProvider:
     def delete_file(self, file_id: str) -> None:
         self._forgiving("DELETE", f"/files/{_quoted(file_id)}", f"deleting file {file_id}")
 
-    def run(self, endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
+    def run(
+        self, endpoint: str, body: dict[str, Any], *, timeout: float | None = None
+    ) -> dict[str, Any]:
         return self._call(
             "POST",
             endpoint.removeprefix("/v1"),
             f"a call of {endpoint}",
             body=body,
             refused=RequestRejected,
-            timeout=_RUN,
-            retries=_RUN_RETRIES,
+            timeout=_RUN
+            if timeout is None
+            else httpx2.Timeout(timeout, connect=min(timeout, _CONNECT)),
+            retries=_RUN_RETRIES if timeout is None else 0,
         )
 
     def close(self) -> None:
@@ -252,6 +250,8 @@ class OpenAIProvider:
             data = orjson.loads(content)
         except orjson.JSONDecodeError:
             data = None
+        if isinstance(data, list):  # some services give a list as it is, whole
+            data = {"data": data, "has_more": False}
         if not isinstance(data, dict):
             raise unreadable(self.account, doing, creating=creating)
         return data
@@ -261,7 +261,7 @@ class OpenAIProvider:
         try:
             self._call(method, path, doing)
         except ProviderError as error:
-            if error.details.get("status") not in (404, 409):
+            if error.details.get("status") not in (404, 405, 409):
                 raise
 
     def _pages(self, doing: str) -> Iterator[list[RemoteBatch]]:

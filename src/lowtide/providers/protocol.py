@@ -161,8 +161,16 @@ class Provider(Protocol):
         """Deletes a file; one that is gone already is fine."""
         ...
 
-    def run(self, endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
-        """One request through the synchronous API, at full price, with retries.
+    def run(
+        self, endpoint: str, body: dict[str, Any], *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """One request through the synchronous API, at full price.
+
+        Args:
+            endpoint: Path of the API.
+            body: The request body.
+            timeout: Seconds after which to give up, and then it is sent once; by default it is
+                sent again after passing failures, for as long as the SDK does.
 
         Returns:
             The response body.
