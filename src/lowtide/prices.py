@@ -1,4 +1,4 @@
-"""What an answer cost, by the published prices. What is not known is None, never zero."""
+"""What an answer cost, by set or published prices. What is not known is None, never zero."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from genai_prices import Usage as PricedUsage
 from genai_prices import calc_price
 from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
 from lowtide.tokens import Usage
+
+if TYPE_CHECKING:
+    from lowtide.lane import Lane
+    from lowtide.settings import SetPrice, Settings
 
 Tier = Literal["batch", "flex", "standard"]
 
@@ -28,10 +32,72 @@ _DAY = 86_400
 _MILLION = 1_000_000
 
 
-def price(
-    model: str, endpoint: str, usage: Usage | None, *, tier: Tier, at: float | None = None
+def price_of(
+    settings: Settings,
+    lane: Lane,
+    usage: Usage | None,
+    *,
+    tier: Tier,
+    model: str | None = None,
+    at: float | None = None,
 ) -> float | None:
-    """US dollars for the tokens of one answer, by OpenAI's prices in genai-prices.
+    """US dollars for the tokens of one answer: by the settings, else as the provider publishes.
+
+    Args:
+        settings: For the prices that are set, and the account's provider.
+        lane: Account, endpoint and the model that was asked for.
+        usage: Tokens; None when the answer did not tell.
+        tier: How the request was processed.
+        model: The model that answered; the lane's when None.
+        at: When, seconds since the epoch; now when None.
+
+    Returns:
+        None when the price or the usage is unknown.
+    """
+    if usage is None:
+        return None
+    for name in (lane.model, model):
+        given = settings.prices.get(name or "")
+        if given is not None:
+            return _by_setting(given, usage, tier)
+    profile = settings.profile(lane.account)
+    if profile.prices is None:
+        return None
+    return price(
+        model or lane.model,
+        lane.endpoint,
+        usage,
+        tier=tier,
+        at=at,
+        provider=profile.prices,
+        batch_share=profile.batch_share.get(lane.endpoint),
+    )
+
+
+def _by_setting(given: SetPrice, usage: Usage, tier: Tier) -> float | None:
+    if usage.output_tokens and given.output is None:
+        return None
+    share = 1.0 if tier == "standard" else given.batch
+    cached = given.input if given.cached is None else given.cached
+    whole = (
+        max(0, usage.input_tokens - usage.cached_tokens) * given.input
+        + usage.cached_tokens * cached
+        + usage.output_tokens * (given.output or 0.0)
+    )
+    return share * whole / _MILLION
+
+
+def price(
+    model: str,
+    endpoint: str,
+    usage: Usage | None,
+    *,
+    tier: Tier,
+    at: float | None = None,
+    provider: str = "openai",
+    batch_share: float | None = None,
+) -> float | None:
+    """US dollars for the tokens of one answer, by the prices in genai-prices.
 
     Tools that are billed by call (web search, file search) are not in it.
 
@@ -41,22 +107,31 @@ def price(
         usage: Tokens; None when the answer did not tell.
         tier: How the request was processed.
         at: When, seconds since the epoch; now when None.
+        provider: The provider's id in genai-prices.
+        batch_share: What a batch costs of the standard price where genai-prices has no batch
+            price; None = unknown.
 
     Returns:
         None when the model, its price in that tier, or the usage is unknown.
     """
     if usage is None or endpoint not in _BY_TOKEN:
         return None
-    rate = _rate(model, tier, int((time.time() if at is None else at) // _DAY))
-    return None if rate is None else rate(usage)
+    day = int((time.time() if at is None else at) // _DAY)
+    rate = _rate(provider, model, tier, day)
+    if rate is not None:
+        return rate(usage)
+    if tier != "batch" or batch_share is None:
+        return None
+    standard = _rate(provider, model, "standard", day)
+    return None if standard is None else standard(usage) * batch_share
 
 
 @lru_cache(maxsize=1024)
-def _rate(model: str, tier: Tier, day: int) -> Callable[[Usage], float] | None:
+def _rate(provider: str, model: str, tier: Tier, day: int) -> Callable[[Usage], float] | None:
     """How one answer is priced on a day, counted from the epoch."""
     moment = datetime.fromtimestamp((day + 0.5) * _DAY, UTC)
     try:
-        info = calc_price(PricedUsage(), model, provider_id="openai").model
+        info = calc_price(PricedUsage(), model, provider_id=provider).model
     except LookupError:
         return None
     prices = _prices(info, tier, moment)

@@ -78,7 +78,7 @@ class Account(BaseModel, extra="forbid"):
         return value
 
 
-class ModelPrice(BaseModel, extra="forbid"):
+class SetPrice(BaseModel, extra="forbid"):
     """What a model costs, in USD for a million tokens; what is unset is unknown.
 
     Attributes:
@@ -149,7 +149,7 @@ class Settings(BaseSettings):
         '"api_key_env": "EU_KEY", "profile": "azure"}}; "default" reads OPENAI_API_KEY and '
         "OPENAI_BASE_URL; the profile is told by the base_url where it can be",
     )
-    prices: dict[str, ModelPrice] = Field(
+    prices: dict[str, SetPrice] = Field(
         default_factory=dict,
         description="Prices that go before the known ones, in USD for a million tokens: "
         '{"my-model": {"input": 0.2, "output": 0.8, "batch": 0.5}}',
