@@ -6,6 +6,7 @@ from typing import Any
 
 from celery import bootsteps
 from celery.utils.log import get_logger
+from celery.worker import state
 from redis.exceptions import RedisError
 
 from lowtide import failpoints, runtime
@@ -25,6 +26,7 @@ class LowtideStep(bootsteps.StartStopStep):
         self.timer: Any = None
         self.runtime = runtime.of(consumer.app)
         self.quiet_until = 0.0
+        self.revokes = Revokes()
         queues = consumer.app.amqp.queues
         # A worker that was given -Q consumes what it was told to, no more.
         if queues._consume_from is None:  # noqa: SLF001 - Celery has no public name for it
@@ -49,6 +51,7 @@ class LowtideStep(bootsteps.StartStopStep):
         """Claims what is due and sends it. Never raises: the hub would restart the consumer."""
         try:
             tick(self.runtime)
+            self.revokes.pass_on(self.runtime)
         except (RedisError, OSError) as error:
             now = self.runtime.clock.monotonic()
             if now >= self.quiet_until:
@@ -56,6 +59,35 @@ class LowtideStep(bootsteps.StartStopStep):
                 logger.warning("Redis of the buffers does not answer; work waits: %s", error)
         except Exception:
             logger.exception("A tick failed; the next one tries again")
+
+
+class Revokes:
+    """Passes on what Celery told this worker to revoke."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def pass_on(self, rt: runtime.Runtime) -> int:
+        """Sends newly revoked tasks that wait in lowtide to be ended; returns how many."""
+        known = state.revoked
+        if len(known) == len(self._seen):
+            return 0
+        now = set(known)
+        fresh, self._seen = now - self._seen, now
+        if not fresh:
+            return 0
+        from lowtide.buffer import Buffer
+        from lowtide.connect import connect
+        from lowtide.revoke import waiting
+
+        buffer = Buffer(connect(rt.redis_url, short=True), rt.settings, rt.clock)
+        ours = waiting(buffer, fresh)
+        for task_id in ours:
+            # Should the message be lost, the timer sends it again.
+            rt.timers.arm("revoke", task_id, rt.clock.now() + rt.settings.lease)
+        if ours:
+            rt.send("revoke", ours)
+        return len(ours)
 
 
 def tick(rt: runtime.Runtime) -> int:

@@ -16,6 +16,7 @@ from redis import Redis
 
 from lowtide import keys, repair
 from lowtide.clock import Clock
+from lowtide.decide import seal_by
 from lowtide.held import Appended, LaneStatus, SealedBatch, Where, parse_sealed, parse_where
 from lowtide.lane import Lane
 from lowtide.request import Request, pack
@@ -25,6 +26,9 @@ from lowtide.timers import script_time
 if TYPE_CHECKING:
     from lowtide.settings import Settings
 
+# A lane's turnaround is asked of Redis once a minute: it changes with each batch, not each call.
+_TURNAROUND_TTL = 60.0
+_turnarounds: dict[tuple[str, str], tuple[float | None, float]] = {}
 _HEAD = struct.Struct(">II")  # size of the line in bytes, tokens; then the blob
 _MOST_TOKENS = 2**32 - 1
 _CALL_REQUESTS = 500  # one script run keeps the server busy for some ms at most
@@ -84,6 +88,16 @@ class Buffer:
         """
         batch_id = run(self._redis, [self._call("seal", lane_key, ("1" if only_if_due else "0",))])
         return None if batch_id[0] is None else batch_id[0].decode()
+
+    def peek(self, lane_key: str, custom_ids: Sequence[str]) -> dict[str, bytes]:
+        """The blobs of those of `custom_ids` that are in the lane's open buffer."""
+        name = keys.lane_lines(self._ns, lane_key)
+        lines: Any = self._redis.hmget(name, list(custom_ids))
+        return {
+            custom_id: line[_HEAD.size :]
+            for custom_id, line in zip(custom_ids, lines, strict=True)
+            if line is not None
+        }
 
     def remove(self, lane_key: str, custom_ids: Sequence[str]) -> list[str]:
         """Takes requests out of the lane's open buffer, as for a revoked or escalated call.
@@ -223,10 +237,34 @@ class Buffer:
         limits = self._settings.thresholds(lane)
         args: list[Argument] = [limits.max_requests, limits.max_bytes, limits.max_tokens]
         for request, line in chunk:
-            deadline = "" if request.deadline is None else request.deadline
-            args += (request.custom_id, line, deadline)
+            args += (request.custom_id, line, self._seal_by(request))
         tasks = [keys.task(self._ns, request.task_id) for request, _ in chunk]
         return self._call("append", lane.key, args, tasks)
+
+    def _seal_by(self, request: Request) -> float | str:
+        """When the buffer is to be sealed for this request at the latest; "" for whenever."""
+        if request.deadline is None:
+            return ""
+        return seal_by(
+            request.deadline,
+            self._clock.now(),
+            self._settings.escalate_reserve,
+            self.turnaround(request.lane.key),
+        )
+
+    def turnaround(self, lane_key: str) -> float | None:
+        """Seconds that the lane's last batches took at the provider; None where none ended."""
+        known = _turnarounds.get((self._ns, lane_key))
+        now = self._clock.monotonic()
+        if known is None or now - known[1] > _TURNAROUND_TTL:
+            told: Any = self._redis.hget(keys.turnarounds(self._ns), lane_key)
+            known = (None if told is None else float(told), now)
+            _turnarounds[self._ns, lane_key] = known
+        return known[0]
+
+    def note_turnaround(self, lane_key: str, seconds: float) -> None:
+        """Notes how long the lane's batches take at the provider."""
+        self._redis.hset(keys.turnarounds(self._ns), lane_key, f"{seconds:.3f}")
 
     def _call(
         self,

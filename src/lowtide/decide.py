@@ -6,8 +6,8 @@ import random
 import statistics
 from collections.abc import Sequence
 
-# A status call each time a batch's age grew by a tenth: its end is seen within a tenth of its age, and a
-# batch of a day takes about a hundred calls.
+# A status call each time a batch's age grew by a tenth: its end is seen within a tenth of its
+# age, and a batch of a day takes about a hundred calls.
 _POLL_SHARE = 0.1
 # Near the expected end the interval shrinks to this share of what is left.
 _NEAR_SHARE = 0.25
@@ -69,6 +69,35 @@ def backoff(attempt: int, first: float, *, jitter: random.Random | None = None) 
     """
     wait = min(first * 2.0 ** min(attempt - 1, 30), _LONGEST_BACKOFF)
     return wait * (jitter or random).uniform(0.75, 1.25)
+
+
+def escalate_at(deadline: float, accepted_at: float, reserve: float) -> float:
+    """When a request that has no answer is asked of a faster service.
+
+    Args:
+        deadline: Epoch seconds.
+        accepted_at: Epoch seconds.
+        reserve: Seconds that the faster service needs at most.
+
+    Returns:
+        Epoch seconds, `reserve` before the deadline; a call that has little time gets at least
+        three quarters of it for its batch.
+    """
+    return deadline - min(reserve, max(0.0, deadline - accepted_at) / 4)
+
+
+def seal_by(deadline: float, now: float, reserve: float, turnaround: float | None) -> float:
+    """When the buffer of a request is to be sealed so that a batch can meet its deadline.
+
+    Args:
+        deadline: Epoch seconds.
+        now: Epoch seconds.
+        reserve: As for `escalate_at`.
+        turnaround: Seconds that the lane's batches take; None when not known, and then half of
+            the time that is left is taken for it.
+    """
+    last = escalate_at(deadline, now, reserve)
+    return max(now, last - ((last - now) / 2 if turnaround is None else turnaround))
 
 
 def halves(custom_ids: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:

@@ -9,35 +9,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import orjson
 from celery.utils.log import get_logger
 
-from lowtide import failpoints, outcomes, prices
-from lowtide.ledger import Outcome, RequestState
+from lowtide import failpoints, outcomes
+from lowtide.finishing import finish
 from lowtide.pipeline import Next
-from lowtide.request import unpack
-from lowtide.resume import Resumed, Resumption, resume
-from lowtide.tokens import Usage
 
 if TYPE_CHECKING:
     from lowtide.ledger import BatchRow
     from lowtide.runtime import Runtime
 
 logger = get_logger(__name__)
-
-_STATES = {
-    "SUCCESS": RequestState.DELIVERED,
-    "SKIPPED": RequestState.DELIVERED,
-    "RETRY": RequestState.DELIVERED,
-    "IGNORED": RequestState.DELIVERED,
-    "FAILURE": RequestState.FAILED,
-    "REVOKED": RequestState.REVOKED,
-    "CONTINUED": RequestState.CONTINUED,
-}
-# The task is over: Redis need not remember where its requests are.
-_OVER = frozenset({"SUCCESS", "FAILURE", "REVOKED", "SKIPPED"})
 
 
 def deliver(rt: Runtime, batch_id: str, number: int | None, hostname: str) -> Next | None:
@@ -73,70 +57,15 @@ def _deliver_slice(
     hostname: str,
 ) -> None:
     by_id = {outcome.custom_id: outcome for outcome in found}
-    claim = f"{rt.owner}:{uuid.uuid4().hex[:12]}"
+    claim = new_claim(rt)
     rows = rt.ledger.claim(batch.id, list(by_id), claim, rt.settings.lease)
     failpoints.reach("deliver.claimed")
-    lane = batch.to_lane()
-    bodies: dict[str, dict[str, Any]] = {}
-    items = []
-    for row in rows:
-        request = unpack(row.custom_id, lane, row.blob)
-        outcome = by_id[row.custom_id]
-        if isinstance(outcome, outcomes.Answered):
-            body = bodies[row.custom_id] = orjson.loads(outcome.body)
-            items.append(Resumption(request, (lane.endpoint, body)))
-        else:
-            error = outcome.exception().about(task=request.task, task_id=request.task_id)
-            items.append(Resumption(request, error))
-    resumed = resume(rt.app, items, hostname)
-    failpoints.reach("deliver.resumed")
-    # The next request of a generator is in its buffer before the answered one counts as done.
-    rt.accept([each.next for each in resumed if each.next is not None])
-    failpoints.reach("deliver.continued")
-    settled = [
-        _outcome(batch, each, by_id[each.custom_id], bodies.get(each.custom_id))
-        for each in resumed
-        if each.state in _STATES
-    ]
-    rt.ledger.settle(claim, settled)
-    failpoints.reach("deliver.settled")
-    later = [each.custom_id for each in resumed if each.state not in _STATES]
-    if later:
-        rt.ledger.unclaim(later, claim)
-        logger.warning("Batch %s: %d answers are delivered later", batch.id, len(later))
-    task_of = {item.request.custom_id: item.request.task_id for item in items}
-    rt.buffer.forget([task_of[each.custom_id] for each in resumed if each.state in _OVER])
-    failpoints.reach("deliver.forgotten")
+    finish(rt, batch, claim, rows, found=by_id, hostname=hostname)
 
 
-def _outcome(
-    batch: BatchRow,
-    resumed: Resumed,
-    found: outcomes.Answered | outcomes.Failed,
-    body: dict[str, Any] | None,
-) -> Outcome:
-    state = _STATES[resumed.state]
-    if isinstance(found, outcomes.Failed) or body is None:
-        details = getattr(found, "details", {})
-        return Outcome(
-            custom_id=resumed.custom_id,
-            state=state,
-            status_code=details.get("status"),
-            error_code=details.get("code"),
-            error_message=getattr(found, "message", None),
-        )
-    model = body.get("model") or batch.model
-    usage = Usage.of(body.get("usage"))
-    return Outcome(
-        custom_id=resumed.custom_id,
-        state=state,
-        status_code=found.status_code,
-        provider_request_id=found.request_id,
-        # An answer that tells no usage has unknown tokens, not none.
-        **({} if usage is None else usage.counts()),
-        cost=prices.price(model, batch.endpoint, usage, tier="batch"),
-        full_price=prices.price(model, batch.endpoint, usage, tier="standard"),
-    )
+def new_claim(rt: Runtime) -> str:
+    """A claim that no other run of a step has: the fencing token of what it writes."""
+    return f"{rt.owner}:{uuid.uuid4().hex[:12]}"
 
 
 def _close(rt: Runtime, batch: BatchRow) -> None:

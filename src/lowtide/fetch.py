@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from celery.utils.log import get_logger
 
-from lowtide import failpoints, limits, results
+from lowtide import failpoints, limits, prices, results
 from lowtide.decide import backoff, halves
 from lowtide.leases import held
 from lowtide.ledger import BatchState
@@ -45,6 +45,8 @@ class Settling:
     Attributes:
         left: custom_ids that nothing is known about yet.
         again: custom_id → why it is to be sent again.
+        odd: What was read and left aside, and how often.
+        late: custom_id → cost of answers that were not waited for.
     """
 
     rt: Runtime
@@ -55,6 +57,7 @@ class Settling:
     writer: SliceWriter
     again: dict[str, str] = field(default_factory=dict)
     odd: Counter[str] = field(default_factory=Counter)
+    late: dict[str, float | None] = field(default_factory=dict)
 
     def about(self) -> dict[str, Any]:
         """Details that every error of this batch carries."""
@@ -100,6 +103,7 @@ def fetch(rt: Runtime, batch_id: str) -> Next | None:
         )
         _HOW.get(str(batch.provider_status), _from_files)(settling)
         writer.flush()
+        rt.ledger.book_waste(batch_id, settling.late)
         _send_again(settling)
         failpoints.reach("fetch.settled")
         if settling.odd:
@@ -134,8 +138,19 @@ def _read(settling: Settling, path: Path) -> None:
             settling.odd["unreadable"] += 1
         elif parsed.custom_id not in settling.left:
             settling.odd["unknown or repeated"] += 1
+            _note_late(settling, parsed)
         else:
             _settle(settling, parsed)
+
+
+def _note_late(settling: Settling, line: results.Line) -> None:
+    """An answer that nobody waits for any more is paid all the same."""
+    if isinstance(line.outcome, results.Answered):
+        batch, answered = settling.batch, line.outcome
+        model = answered.body.get("model") or batch.model
+        settling.late[line.custom_id] = prices.price(
+            model, batch.endpoint, answered.usage, tier="batch"
+        )
 
 
 def _settle(settling: Settling, line: results.Line) -> None:
@@ -186,18 +201,24 @@ def _failed_validation(settling: Settling) -> None:
 
 
 def _named(settling: Settling, errors: Collection[BatchError]) -> dict[str, BatchError]:
-    """custom_id → error for each error that names a line; lines count from 1."""
+    """custom_id → error for each error that names a line; lines count from 1.
+
+    Which line is whose is read from the file that was sent: requests may have left the batch
+    since, so the ledger cannot tell.
+    """
     numbered = {error.line: error for error in errors if error.line is not None}
     if not numbered:
         return {}
-    sent = [
-        custom_id for chunk in settling.rt.ledger.lines(settling.batch.id) for custom_id, _ in chunk
-    ]
-    return {
-        sent[number - 1]: error
-        for number, error in numbered.items()
-        if 0 < number <= len(sent) and sent[number - 1] in settling.left
-    }
+    batch, found = settling.batch, {}
+    with spool_folder(settling.rt) as folder:
+        path = folder / "sent.jsonl"
+        settling.rt.provider(batch.account).download(str(batch.input_file_id), path)
+        for number, line in enumerate(results.read_lines(path), start=1):
+            if number in numbered:
+                custom_id = orjson.loads(line)["custom_id"]
+                if custom_id in settling.left:
+                    found[custom_id] = numbered[number]
+    return found
 
 
 def _bisect(settling: Settling, rest: list[str], errors: Collection[BatchError]) -> None:

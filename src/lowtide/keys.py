@@ -3,13 +3,13 @@
 All share the hash tag `{<namespace>}`, so a deployment's keys are in one slot of a cluster and
 one script may touch several of them. The scripts in `lua/` build the same names from the prefix.
 
-A key is permanent (`lanes`, `sealed`, `timers`, `paused`, `limits`), or belongs to a buffer that
-lives (`lane`, `lane_lines`, `batch_lines`), or has a TTL (all others).
+A key is permanent (`lanes`, `sealed`, `timers`, `paused`, `limits`, `turnarounds`), or
+belongs to a buffer that lives (`lane`, `lane_lines`, `batch_lines`), or has a TTL (all others).
 """
 
 from __future__ import annotations
 
-PERMANENT = frozenset({"lanes", "sealed", "timers", "paused", "limits"})
+PERMANENT = frozenset({"lanes", "sealed", "timers", "paused", "limits", "turnarounds"})
 """Names of the keys that stay, without the prefix."""
 
 
@@ -67,6 +67,11 @@ def task(namespace: str, task_id: str) -> str:
     Where each request of a task is; its presence is what refuses a second append.
     """
     return f"{{{namespace}}}:task:{task_id}"
+
+
+def turnarounds(namespace: str) -> str:
+    """HASH lane key -> seconds that its last batches took at the provider; permanent."""
+    return f"{{{namespace}}}:turnarounds"
 
 
 def limits(namespace: str) -> str:

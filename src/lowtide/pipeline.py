@@ -104,6 +104,31 @@ def deliver(self: Step, batch_id: str, number: int | None = None) -> None:
     _run(self, "deliver", batch_id, lambda rt, batch: step(rt, batch, number, hostname))
 
 
+def revoke(self: Step, task_ids: str | list[str]) -> None:
+    """Ends revoked tasks that wait for an answer."""
+    from lowtide.revoke import revoke as step
+
+    rt = runtime.of(self.app)
+    ids = [task_ids] if isinstance(task_ids, str) else task_ids
+
+    def work() -> None:
+        between = step(rt, ids, self.request.hostname or "")
+        for task_id in set(ids) - set(between):
+            rt.timers.disarm("revoke", task_id)
+        for task_id in between:
+            rt.timers.arm("revoke", task_id, rt.clock.now() + rt.settings.tick)
+
+    _guard("revoke", f"{len(ids)} tasks", work)
+
+
+def escalate(self: Step, scope: str = "all") -> None:
+    """Asks a faster service for what batches cannot answer by its deadline."""
+    from lowtide.escalate import escalate as step
+
+    hostname = self.request.hostname or ""
+    _run(self, "escalate", scope, lambda rt, all_: step(rt, all_, hostname))
+
+
 def sweep(self: Step, _scope: str = "all") -> None:
     """Re-arms every timer from ledger and buffers, so that whatever was lost goes on."""
     from lowtide.sweep import sweep as step
@@ -118,6 +143,8 @@ _STEPS: dict[str, Callable[..., None]] = {
     "poll": poll,
     "fetch": fetch,
     "deliver": deliver,
+    "revoke": revoke,
+    "escalate": escalate,
     "sweep": sweep,
 }
 

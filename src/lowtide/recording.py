@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from celery.utils.log import get_logger
 
 from lowtide import failpoints
+from lowtide.decide import escalate_at
 from lowtide.lane import Lane
 from lowtide.ledger import NewBatch, NewRequest
 from lowtide.request import unpack
@@ -33,7 +34,7 @@ def record(rt: Runtime, batch_id: str) -> BatchRow | None:
             return None
         lane = Lane.parse(sealed.lane)
         batch = NewBatch(batch_id, lane, bytes=sealed.size, sealed_at=sealed.sealed_at)
-        recorded = rt.ledger.record(batch, _rows(rt, batch_id, lane))
+        recorded = rt.ledger.record(batch, _rows(rt, batch_id, lane, sealed.sealed_at))
         failpoints.reach("record.recorded")
         if recorded.refused:
             logger.warning(
@@ -41,13 +42,15 @@ def record(rt: Runtime, batch_id: str) -> BatchRow | None:
                 batch_id,
                 len(recorded.refused),
             )
+        if (at := rt.ledger.next_escalation()) is not None:
+            rt.timers.pull_in("escalate", "all", at)
         known = rt.ledger.batch(batch_id)
     buffer.drop(batch_id)
     failpoints.reach("record.dropped")
     return known
 
 
-def _rows(rt: Runtime, batch_id: str, lane: Lane) -> Iterator[NewRequest]:
+def _rows(rt: Runtime, batch_id: str, lane: Lane, sealed_at: float) -> Iterator[NewRequest]:
     for chunk in rt.buffer.lines(batch_id):
         for custom_id, blob in chunk:
             request = unpack(custom_id, lane, blob)
@@ -57,4 +60,16 @@ def _rows(rt: Runtime, batch_id: str, lane: Lane) -> Iterator[NewRequest]:
                 task=request.task,
                 blob=blob,
                 tokens=request.tokens,
+                deadline=request.deadline,
+                escalate_at=_escalate_at(rt, request.deadline, sealed_at),
+                tenant=request.tenant,
             )
+
+
+def _escalate_at(rt: Runtime, deadline: float | None, sealed_at: float) -> float | None:
+    """When the request is to be escalated, or to fail where nothing is escalated."""
+    if deadline is None:
+        return None
+    if not rt.settings.escalate:
+        return deadline
+    return escalate_at(deadline, sealed_at, rt.settings.escalate_reserve)

@@ -51,6 +51,7 @@ class Request:
             it mostly repeats the prompt, and `pack` compresses it together with the body.
         tokens: Estimated input tokens.
         deadline: When the answer is needed, seconds since the epoch; None for "whenever".
+        tenant: Who pays, for the cost report.
     """
 
     custom_id: str
@@ -61,6 +62,7 @@ class Request:
     envelope: bytes
     tokens: int
     deadline: float | None = None
+    tenant: str | None = None
 
     def line(self) -> bytes:
         """The line of the batch file with its line break; the body is not parsed again."""
@@ -126,6 +128,7 @@ def pack(request: Request) -> bytes:
         request.body,
         request.tokens,
         request.deadline,
+        request.tenant,
     )
     try:
         compressor = _compressors.pop()
@@ -161,8 +164,8 @@ def unpack(custom_id: str, lane: Lane, blob: bytes) -> Request:
         ) from None
     finally:
         _decompressors.append(decompressor)
-    task_id, task, envelope, body, tokens_, deadline = fields
-    return Request(custom_id, task_id, task, lane, body, envelope, tokens_, deadline)
+    task_id, task, envelope, body, tokens_, deadline, tenant = fields
+    return Request(custom_id, task_id, task, lane, body, envelope, tokens_, deadline, tenant)
 
 
-_decoder = msgspec.msgpack.Decoder(tuple[str, str, bytes, bytes, int, float | None])
+_decoder = msgspec.msgpack.Decoder(tuple[str, str, bytes, bytes, int, float | None, str | None])

@@ -210,12 +210,9 @@ class Runtime:
         """
         from lowtide.envelope import answers_of
 
-        steps: dict[int, str] = {}
+        steps = {}
         for row in self.ledger.task(task_id):
             _, made_by, step = row.custom_id.rsplit(".", 2)
             if made_by == str(run):
-                steps[int(step)] = row.custom_id
-        if not steps:
-            return []
-        last = steps[max(steps)]
-        return answers_of(self.ledger.blobs([last])[last])
+                steps[int(step)] = row.blob
+        return answers_of(steps[max(steps)]) if steps else []

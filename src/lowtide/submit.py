@@ -32,6 +32,7 @@ from lowtide.pipeline import Next
 from lowtide.recording import record
 from lowtide.request import unpack
 from lowtide.spool import spool_folder
+from lowtide.track import LEARN_FROM
 
 if TYPE_CHECKING:
     from lowtide.ledger import BatchRow, Lease
@@ -42,8 +43,6 @@ logger = get_logger(__name__)
 # A batch whose creation is in doubt is looked for from this long before the intent was noted:
 # the provider's clock need not agree with ours.
 _CLOCK_SLACK = 600.0
-# How many of a lane's last batches tell how long the next one takes.
-_LEARN_FROM = 20
 
 
 def submit(rt: Runtime, batch_id: str) -> Next | None:
@@ -115,7 +114,7 @@ def _submitted(rt: Runtime, batch: BatchRow) -> Next:
         rt.clock.now(),
         batch.submitted_at or rt.clock.now(),
         batch.expected_end,
-        shortest=rt.settings.poll_min,
+        shortest=rt.settings.shortest_poll(batch.account),
         longest=rt.settings.poll_max,
     )
     return Next("poll", batch.id, at=at)
@@ -234,9 +233,7 @@ def _note(rt: Runtime, lease: Lease, batch: BatchRow, remote: RemoteBatch) -> Ba
 
 def _turnarounds(rt: Runtime, lane: str) -> list[float]:
     """Seconds that the lane's last batches took at the provider."""
-    return [
-        t.ended_at - t.submitted_at for t in rt.ledger.turnarounds(lane=lane, limit=_LEARN_FROM)
-    ]
+    return [t.ended_at - t.submitted_at for t in rt.ledger.turnarounds(lane=lane, limit=LEARN_FROM)]
 
 
 def _unhold(rt: Runtime, _provider: Provider, lease: Lease, batch: BatchRow) -> BatchRow:

@@ -40,6 +40,9 @@ def sweep(rt: Runtime) -> int:
     for batch in rt.ledger.due():
         at = max(batch.next_at or now, now)
         rearmed += rt.timers.arm(STEP_OF[batch.state], batch.batch_id, at, if_absent=True)
+    escalation = rt.ledger.next_escalation()
+    if escalation is not None:
+        rearmed += rt.timers.arm("escalate", "all", escalation, if_absent=True)
     if rearmed:
         logger.warning("The sweep re-armed %d timers that were lost", rearmed)
     return rearmed

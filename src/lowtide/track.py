@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from lowtide.runtime import Runtime
 
 logger = get_logger(__name__)
-_WINDOW = 86_400.0
+# How many of a lane's last batches tell how long the next one takes.
+LEARN_FROM = 20
 
 
 def track(rt: Runtime, batch_ids: Sequence[str]) -> dict[str, Next | None]:
@@ -77,7 +79,7 @@ def _again(rt: Runtime, batch: BatchRow) -> Next:
         rt.clock.now(),
         batch.submitted_at or rt.clock.now(),
         batch.expected_end,
-        shortest=rt.settings.poll_min,
+        shortest=rt.settings.shortest_poll(batch.account),
         longest=rt.settings.poll_max,
     )
     return Next("poll", batch.id, at=at)
@@ -93,13 +95,22 @@ def _note(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> None:
     )
 
 
+def _learn(rt: Runtime, lane: str) -> None:
+    """Notes for the lane's buffer how long its batches take."""
+    last = rt.ledger.turnarounds(lane=lane, limit=LEARN_FROM)
+    if last:
+        took = statistics.median(each.ended_at - each.submitted_at for each in last)
+        rt.buffer.note_turnaround(lane, took)
+
+
 def _end_if_stuck(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> None:
     """Cancels a batch that runs far past its window.
 
     It is followed on until the provider says that it ended: only then is what it did not finish
     sent again, so that nothing is ever in two batches that run.
     """
-    window_end = batch.expires_at or (batch.submitted_at or rt.clock.now()) + _WINDOW
+    window = rt.settings.window(batch.account)
+    window_end = batch.expires_at or (batch.submitted_at or rt.clock.now()) + window
     late = rt.clock.now() - window_end
     if late > rt.settings.stuck_after and remote.status != "cancelling":
         logger.warning("Batch %s is %.0f h past its window: cancelling it", batch.id, late / 3600)
@@ -119,5 +130,7 @@ def _end(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> Next:
         )
     failpoints.reach("poll.ended")
     rt.buffer.set_summary(batch.id, state=BatchState.ENDED, provider_status=remote.status)
+    if batch.submitted_at is not None:
+        _learn(rt, batch.lane)
     limits.room_returned(rt, batch.account, batch.model)
     return Next("fetch", batch.id)

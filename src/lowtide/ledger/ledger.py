@@ -11,6 +11,7 @@ from lowtide.ledger.batches import BatchVerbs
 from lowtide.ledger.claims import ClaimVerbs
 from lowtide.ledger.engine import Database
 from lowtide.ledger.enqueued import EnqueuedQueries
+from lowtide.ledger.late import LateVerbs
 from lowtide.ledger.lookups import Lookups
 from lowtide.ledger.money import MoneyQueries
 from lowtide.ledger.record import RecordVerbs
@@ -30,6 +31,7 @@ class Ledger(
     RequestQueries,
     MoneyQueries,
     EnqueuedQueries,
+    LateVerbs,
     Lookups,
 ):
     """Batches, requests and money, in SQLite or PostgreSQL.

@@ -14,7 +14,7 @@ from lowtide.ledger.rows import CostRow, Totals, Turnaround
 from lowtide.ledger.tables import BATCHES, REQUESTS
 from lowtide.ledger.transitions import BatchState, RequestState
 
-By = Literal["task", "lane", "batch", "day"]
+By = Literal["task", "lane", "batch", "day", "tenant"]
 
 _BATCH = BATCHES.c
 _ROW = REQUESTS.c
@@ -30,7 +30,7 @@ class MoneyQueries:
     def costs(
         self, by: By, *, since: float | None = None, until: float | None = None
     ) -> list[CostRow]:
-        """Usage and money of requests with an outcome, by task, lane, batch or UTC day.
+        """Usage and money of requests with an outcome, by task, lane, batch, tenant or UTC day.
 
         Args:
             by: What one row of the answer is about; rows come in the order of their keys.
@@ -51,7 +51,12 @@ class MoneyQueries:
     def _key(self, by: By) -> ColumnElement[Any]:
         if by == "day":
             return sql.whole_days(self._db, _ROW.done_at)
-        return {"task": _ROW.task, "lane": _BATCH.lane, "batch": _ROW.batch_id}[by]
+        return {
+            "task": _ROW.task,
+            "lane": _BATCH.lane,
+            "batch": _ROW.batch_id,
+            "tenant": func.coalesce(_ROW.tenant, ""),
+        }[by]
 
     def totals(self) -> Totals:
         """How many batches and requests there are in each state, and the money of all."""
@@ -88,7 +93,7 @@ class MoneyQueries:
 
 def sums(key: ColumnElement[Any]) -> Select[Any]:
     """Selects what `cost_row` reads: `key`, counts, tokens and money of requests."""
-    both = _ROW.full_price - _ROW.cost
+    saved = func.coalesce(_ROW.full_price - _ROW.cost, 0.0) - func.coalesce(_ROW.wasted, 0.0)
     return select(
         key,
         func.count(),
@@ -105,7 +110,8 @@ def sums(key: ColumnElement[Any]) -> Select[Any]:
                 _ROW.reasoning_tokens,
                 _ROW.cost,
                 _ROW.full_price,
-                both,
+                saved,
+                _ROW.wasted,
             )
         ),
     ).select_from(REQUESTS)

@@ -26,6 +26,9 @@ _COLUMNS = (
     "attempt",
     "tokens",
     "recorded_at",
+    "deadline",
+    "escalate_at",
+    "tenant",
     "version",
     "blob",
 )
@@ -97,6 +100,9 @@ def _values(batch: NewBatch, rows: Iterable[NewRequest], now: float) -> Iterator
             1,
             row.tokens,
             now,
+            row.deadline,
+            row.escalate_at,
+            row.tenant,
             row.version,
             row.blob,
         )

@@ -36,13 +36,22 @@ class NewBatch:
 
 @dataclass(frozen=True, slots=True)
 class NewRequest:
-    """One line of a batch that is to be recorded. `blob` is `request.pack(...)`, kept verbatim."""
+    """One line of a batch that is to be recorded. `blob` is `request.pack(...)`, kept verbatim.
+
+    Attributes:
+        deadline: When the answer is needed, epoch seconds; None for whenever.
+        escalate_at: When it is to be asked of a faster service, if it has no answer by then.
+        tenant: Who pays for it, for the cost report.
+    """
 
     custom_id: str
     task_id: str
     task: str
     blob: bytes
     tokens: int
+    deadline: float | None = None
+    escalate_at: float | None = None
+    tenant: str | None = None
     version: int = FORMAT
 
 
@@ -176,6 +185,7 @@ class Outcome:
     Attributes:
         state: DELIVERED, FAILED, REVOKED or CONTINUED.
         full_price: What the same usage costs at the synchronous API.
+        tier: Who answered: "batch", "flex" or "standard"; None without an answer.
     """
 
     custom_id: str
@@ -190,6 +200,7 @@ class Outcome:
     reasoning_tokens: int | None = None
     cost: float | None = None
     full_price: float | None = None
+    tier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +228,11 @@ class RequestRow:
     claim_until: float | None
     recorded_at: float
     done_at: float | None
+    deadline: float | None
+    escalate_at: float | None
+    tier: str | None
+    wasted: float | None
+    tenant: str | None
     version: int
     blob: bytes = field(repr=False)
 
@@ -229,7 +245,8 @@ class CostRow:
         key: Task name, lane key, batch id or UTC day as "2026-01-31"; "" for all.
         answered: Requests with an outcome that came from an answer (DELIVERED or CONTINUED).
         unpriced: Answered requests whose price is unknown; not in the sums of money.
-        saving: `full_price - cost` where both are known.
+        saving: `full_price - cost` where both are known, less what was wasted.
+        wasted: Paid for answers that came when they were no longer needed; not part of `cost`.
     """
 
     key: str
@@ -245,6 +262,7 @@ class CostRow:
     cost: float
     full_price: float
     saving: float
+    wasted: float
 
 
 @dataclass(frozen=True, slots=True)

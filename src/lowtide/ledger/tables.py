@@ -83,7 +83,10 @@ class Request(_Base, table=True):
     """
 
     __tablename__ = "lowtide_requests"
-    __table_args__ = (Index(None, "batch_id", "state", "custom_id"),)
+    __table_args__ = (
+        Index(None, "batch_id", "state", "custom_id"),
+        Index(None, "state", "escalate_at"),
+    )
 
     custom_id: str = Field(sa_type=_ID, primary_key=True)
     task_id: str = Field(sa_type=_ID, index=True)
@@ -106,6 +109,11 @@ class Request(_Base, table=True):
     claim_until: float | None = _double()
     recorded_at: float = _double(null=False)
     done_at: float | None = _double()
+    deadline: float | None = _double()
+    escalate_at: float | None = _double()
+    tier: str | None = Field(sa_type=Text)
+    wasted: float | None = _double()
+    tenant: str | None = Field(sa_type=Text)
     version: int
     blob: bytes = Field(sa_type=LargeBinary)
 

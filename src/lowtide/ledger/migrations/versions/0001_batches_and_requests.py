@@ -87,6 +87,11 @@ def upgrade() -> None:
         sa.Column("claim_until", sa.Double(), nullable=True),
         sa.Column("recorded_at", sa.Double(), nullable=False),
         sa.Column("done_at", sa.Double(), nullable=True),
+        sa.Column("deadline", sa.Double(), nullable=True),
+        sa.Column("escalate_at", sa.Double(), nullable=True),
+        sa.Column("tier", sa.Text(), nullable=True),
+        sa.Column("wasted", sa.Double(), nullable=True),
+        sa.Column("tenant", sa.Text(), nullable=True),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("blob", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(
@@ -101,12 +106,19 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_index(
+        op.f("ix_lowtide_requests_state_escalate_at"),
+        "lowtide_requests",
+        ["state", "escalate_at"],
+        unique=False,
+    )
+    op.create_index(
         op.f("ix_lowtide_requests_task_id"), "lowtide_requests", ["task_id"], unique=False
     )
 
 
 def downgrade() -> None:
     op.drop_index(op.f("ix_lowtide_requests_task_id"), table_name="lowtide_requests")
+    op.drop_index(op.f("ix_lowtide_requests_state_escalate_at"), table_name="lowtide_requests")
     op.drop_index(
         op.f("ix_lowtide_requests_batch_id_state_custom_id"), table_name="lowtide_requests"
     )

@@ -1,0 +1,156 @@
+"""Escalate: what its batch cannot answer in time is asked of a faster service.
+
+The flex tier comes first, at batch price, then the standard one. The first answer wins: what the
+batch says later about such a request is paid and booked as wasted, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from celery.utils.log import get_logger
+
+from lowtide.deliver import new_claim
+from lowtide.errors import LowtideError, ProviderError, RequestRejected
+from lowtide.finishing import Tier, finish
+from lowtide.outcomes import Answered, Failed
+from lowtide.pipeline import Next
+from lowtide.request import unpack
+
+if TYPE_CHECKING:
+    from lowtide.ledger import BatchRow, ClaimedRow
+    from lowtide.request import Request
+    from lowtide.runtime import Runtime
+
+logger = get_logger(__name__)
+_DAY = 86_400.0
+# Below this flex, which is slower, is not worth a try.
+_LEAST_FOR_FLEX = 30.0
+_FLEX_SHARE = 0.6
+_ROUNDS = 4
+
+
+def escalate(rt: Runtime, _scope: str, hostname: str) -> Next | None:
+    """One pass: asks a faster service for the requests whose time has come.
+
+    One replica passes at a time, so that the concurrency limit holds for all of them.
+
+    Returns:
+        The next pass, None while no request has a deadline.
+    """
+    limit = rt.settings.escalate_concurrency * _ROUNDS
+    for batch_id, custom_ids in rt.ledger.late(rt.clock.now(), limit).items():
+        batch = rt.ledger.batch(batch_id)
+        if batch is not None:
+            _escalate_batch(rt, batch, custom_ids, hostname)
+    at = rt.ledger.next_escalation()
+    if at is None:
+        return None
+    # What somebody else has claimed stays due: a breath between passes.
+    return Next("escalate", "all", at=max(at, rt.clock.now() + rt.settings.tick))
+
+
+def _escalate_batch(rt: Runtime, batch: BatchRow, custom_ids: Sequence[str], hostname: str) -> None:
+    claim = new_claim(rt)
+    # Long enough for both services, so that nobody else asks again meanwhile.
+    ttl = rt.settings.escalate_reserve * 2 + rt.settings.lease
+    rows = rt.ledger.claim(batch.id, custom_ids, claim, ttl)
+    lane = batch.to_lane()
+    requests = {row.custom_id: unpack(row.custom_id, lane, row.blob) for row in rows}
+    over = [row for row in rows if _is_over(rt, requests[row.custom_id])]
+    _give_up(rt, batch, claim, over, hostname)
+    in_time = [row for row in rows if row not in over]
+    if in_time and not _may_spend(rt):
+        rt.ledger.unclaim([row.custom_id for row in in_time], claim)
+        for row in in_time:
+            rt.ledger.postpone([row.custom_id], requests[row.custom_id].deadline)
+    else:
+        _ask_all(rt, batch, claim, in_time, requests=requests, hostname=hostname)
+    if batch.state == "SUBMITTED" and rt.ledger.undelivered(batch.id) == 0:
+        rt.provider(batch.account).cancel(str(batch.provider_batch_id))
+
+
+def _is_over(rt: Runtime, request: Request) -> bool:
+    deadline = request.deadline or rt.clock.now()
+    return deadline <= rt.clock.now() or not rt.settings.escalate
+
+
+def _may_spend(rt: Runtime) -> bool:
+    cap = rt.settings.escalate_per_day
+    if cap is None:
+        return True
+    spent = rt.ledger.spent_faster(rt.clock.now() // _DAY * _DAY)
+    if spent >= cap:
+        logger.warning("Escalation stops for today: $%.2f of $%.2f are spent", spent, cap)
+    return spent < cap
+
+
+def _give_up(
+    rt: Runtime, batch: BatchRow, claim: str, rows: Sequence[ClaimedRow], hostname: str
+) -> None:
+    """The deadline passed without an answer."""
+    details = {"lane": batch.lane, "batch": batch.provider_batch_id}
+    message = "The call's deadline passed before its batch was answered."
+    failed = {
+        row.custom_id: Failed(row.custom_id, "DeadlineExceeded", message, details) for row in rows
+    }
+    if rows:
+        finish(rt, batch, claim, rows, found=failed, hostname=hostname)
+
+
+def _ask_all(
+    rt: Runtime,
+    batch: BatchRow,
+    claim: str,
+    rows: Sequence[ClaimedRow],
+    *,
+    requests: dict[str, Request],
+    hostname: str,
+) -> None:
+    """Asks for all of `rows`, some at a time; each is finished as soon as it is answered."""
+    if not rows:
+        return
+    logger.info("Batch %s: %d calls are escalated", batch.id, len(rows))
+    with ThreadPoolExecutor(rt.settings.escalate_concurrency) as pool:
+        asked = [(row, pool.submit(_ask, rt, requests[row.custom_id])) for row in rows]
+        for row, future in asked:
+            tier, outcome = future.result()
+            if outcome is None:
+                rt.ledger.unclaim([row.custom_id], claim)
+                deadline = requests[row.custom_id].deadline or rt.clock.now()
+                again = rt.clock.now() + rt.settings.retry_delay
+                rt.ledger.postpone([row.custom_id], min(again, deadline))
+            else:
+                found = {row.custom_id: outcome}
+                finish(rt, batch, claim, [row], found=found, hostname=hostname, tier=tier)
+
+
+def _ask(rt: Runtime, request: Request) -> tuple[Tier, Answered | Failed | None]:
+    """Flex, then standard; None when neither answered for a passing reason."""
+    body = orjson.loads(request.body)
+    left = (request.deadline or rt.clock.now()) - rt.clock.now()
+    if rt.settings.flex and left * _FLEX_SHARE >= _LEAST_FOR_FLEX:
+        found = _run(rt, request, {**body, "service_tier": "flex"}, left * _FLEX_SHARE)
+        if isinstance(found, Answered):
+            return "flex", found
+    left = (request.deadline or rt.clock.now()) - rt.clock.now()
+    return "standard", _run(rt, request, body, max(left, _LEAST_FOR_FLEX))
+
+
+def _run(
+    rt: Runtime, request: Request, body: dict[str, Any], timeout: float
+) -> Answered | Failed | None:
+    provider = rt.provider(request.lane.account)
+    try:
+        answer = provider.run(request.lane.endpoint, body, timeout=timeout)
+    except RequestRejected as error:
+        return Failed(request.custom_id, "RequestRejected", error.message, error.details)
+    except ProviderError as error:
+        logger.warning("Escalated call %s: %s", request.custom_id, error)
+        return None
+    except LowtideError as error:
+        return Failed(request.custom_id, type(error).__name__, error.message, error.details)
+    return Answered(request.custom_id, 200, orjson.dumps(answer), None)

@@ -1,0 +1,144 @@
+"""Finish: claimed requests get their outcomes, whoever gave them: a batch, a faster service, a
+revoke. Their tasks are resumed with Celery's own tracer, then the ledger notes what became of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import orjson
+from celery.utils.log import get_logger
+
+from lowtide import failpoints, prices
+from lowtide.ledger import Outcome, RequestState
+from lowtide.outcomes import Answered, Failed
+from lowtide.request import unpack
+from lowtide.resume import Resumed, Resumption, resume
+from lowtide.tokens import Usage
+
+if TYPE_CHECKING:
+    from lowtide.ledger import BatchRow, ClaimedRow
+    from lowtide.runtime import Runtime
+
+logger = get_logger(__name__)
+
+Tier: TypeAlias = Literal["batch", "flex", "standard"]
+
+_STATES = {
+    "SUCCESS": RequestState.DELIVERED,
+    "SKIPPED": RequestState.DELIVERED,
+    "RETRY": RequestState.DELIVERED,
+    "IGNORED": RequestState.DELIVERED,
+    "FAILURE": RequestState.FAILED,
+    "REVOKED": RequestState.REVOKED,
+    "CONTINUED": RequestState.CONTINUED,
+}
+# The task is over: Redis need not remember where its requests are.
+_OVER = frozenset({"SUCCESS", "FAILURE", "REVOKED", "SKIPPED"})
+
+
+def finish(
+    rt: Runtime,
+    batch: BatchRow,
+    claim: str,
+    rows: Sequence[ClaimedRow],
+    *,
+    found: Mapping[str, Answered | Failed],
+    hostname: str,
+    tier: Tier = "batch",
+    revoked: Collection[str] = (),
+) -> int:
+    """Gives outcomes to the tasks of claimed requests, and notes them.
+
+    Args:
+        batch: The batch that the requests are in.
+        claim: Under which they are claimed.
+        rows: The claimed requests.
+        found: custom_id → outcome, for each of `rows`.
+        hostname: Name of this worker, for Celery's events.
+        tier: Who answered.
+        revoked: Ids of tasks that are revoked.
+
+    Returns:
+        How many requests have their outcome now.
+    """
+    lane = batch.to_lane()
+    bodies: dict[str, dict[str, Any]] = {}
+    items = []
+    for row in rows:
+        request = unpack(row.custom_id, lane, row.blob)
+        outcome = found[row.custom_id]
+        if isinstance(outcome, Answered):
+            body = bodies[row.custom_id] = orjson.loads(outcome.body)
+            items.append(Resumption(request, (lane.endpoint, body)))
+        else:
+            error = outcome.exception().about(task=request.task, task_id=request.task_id)
+            items.append(Resumption(request, error))
+    resumed = resume(rt.app, items, hostname, revoked=revoked)
+    failpoints.reach("deliver.resumed")
+    # The next request of a generator is in its buffer before the answered one counts as done.
+    rt.accept([each.next for each in resumed if each.next is not None])
+    failpoints.reach("deliver.continued")
+    settled = [
+        _outcome(rt, batch, each, found[each.custom_id], bodies.get(each.custom_id), tier=tier)
+        for each in resumed
+        if each.state in _STATES
+    ]
+    rt.ledger.settle(claim, settled)
+    failpoints.reach("deliver.settled")
+    _leave(rt, batch, claim, resumed)
+    task_of = {item.custom_id: item.request.task_id for item in items}
+    rt.buffer.forget([task_of[each.custom_id] for each in resumed if each.state in _OVER])
+    failpoints.reach("deliver.forgotten")
+    return len(settled)
+
+
+def _leave(rt: Runtime, batch: BatchRow, claim: str, resumed: Sequence[Resumed]) -> None:
+    """Gives back the claims of what could not be finished here, for another replica to try."""
+    later = [each.custom_id for each in resumed if each.state not in _STATES]
+    if later:
+        rt.ledger.unclaim(later, claim)
+        logger.warning("Batch %s: %d answers are delivered later", batch.id, len(later))
+
+
+def _outcome(
+    rt: Runtime,
+    batch: BatchRow,
+    resumed: Resumed,
+    found: Answered | Failed,
+    body: dict[str, Any] | None,
+    *,
+    tier: Tier,
+) -> Outcome:
+    state = _STATES[resumed.state]
+    if isinstance(found, Failed) or body is None:
+        details = found.details if isinstance(found, Failed) else {}
+        return Outcome(
+            custom_id=resumed.custom_id,
+            state=state,
+            status_code=details.get("status"),
+            error_code=details.get("code"),
+            error_message=found.message if isinstance(found, Failed) else None,
+        )
+    usage = Usage.of(body.get("usage"))
+    model = body.get("model")
+    price = partial(
+        prices.price_of,
+        rt.settings,
+        batch.to_lane(),
+        usage,
+        model=model if isinstance(model, str) else None,
+    )
+    return Outcome(
+        custom_id=resumed.custom_id,
+        state=state,
+        status_code=found.status_code,
+        provider_request_id=found.request_id,
+        # An answer that tells no usage has unknown tokens, not none.
+        **({} if usage is None else usage.counts()),
+        cost=price(tier=tier),
+        full_price=price(tier="standard"),
+        tier=tier,
+    )

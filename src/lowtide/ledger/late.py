@@ -1,0 +1,90 @@
+"""Requests whose deadline is near, and money paid beside the batch's price."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+
+from sqlalchemy import bindparam, func, or_, select, update
+
+from lowtide.ledger import sql
+from lowtide.ledger.engine import Database
+from lowtide.ledger.tables import REQUESTS
+from lowtide.ledger.transitions import RequestState
+
+_ROW = REQUESTS.c
+
+
+class LateVerbs:
+    """The part of the ledger that deadlines need; see `Ledger`."""
+
+    _db: Database
+
+    def late(self, now: float, limit: int) -> dict[str, list[str]]:
+        """Requests without an outcome whose time to escalate has come.
+
+        Returns:
+            Their custom_ids by batch; those that somebody delivers just now are left out.
+        """
+        query = (
+            select(_ROW.batch_id, _ROW.custom_id)
+            .where(
+                _ROW.state == RequestState.RECORDED,
+                _ROW.escalate_at <= now,
+                or_(_ROW.claim.is_(None), _ROW.claim_until <= now),
+            )
+            .order_by(_ROW.escalate_at)
+            .limit(limit)
+        )
+        found: dict[str, list[str]] = defaultdict(list)
+        with self._db.read() as connection:
+            for batch_id, custom_id in connection.execute(query):
+                found[batch_id].append(custom_id)
+        return dict(found)
+
+    def next_escalation(self) -> float | None:
+        """When the next request is to be escalated, epoch seconds; None when none is."""
+        query = select(func.min(_ROW.escalate_at)).where(_ROW.state == RequestState.RECORDED)
+        with self._db.read() as connection:
+            found = connection.execute(query).scalar_one()
+        return None if found is None else float(found)
+
+    def postpone(self, custom_ids: Collection[str], at: float | None) -> None:
+        """Sets when requests are to be escalated: again, at their deadline, or never."""
+        statement = update(REQUESTS).where(sql.among(self._db, _ROW.custom_id, custom_ids))
+        with self._db.write() as connection:
+            connection.execute(statement.values(escalate_at=at))
+
+    def book_waste(self, batch_id: str, costs: Mapping[str, float | None]) -> int:
+        """Books what late answers of a batch cost; each once, however often it is fetched.
+
+        Args:
+            batch_id: The batch that they came with.
+            costs: custom_id → USD; None counts as nothing, since nothing is known.
+
+        Returns:
+            How many were booked: requests that got their outcome otherwise.
+        """
+        if not costs:
+            return 0
+        statement = (
+            update(REQUESTS)
+            .where(
+                _ROW.custom_id == bindparam("which"),
+                _ROW.batch_id == batch_id,
+                or_(_ROW.tier.is_(None), _ROW.tier != "batch"),
+                _ROW.wasted.is_(None),
+            )
+            .values(wasted=bindparam("paid"))
+        )
+        rows = [{"which": name, "paid": cost or 0.0} for name, cost in costs.items()]
+        with self._db.write() as connection:
+            return connection.execute(statement, rows).rowcount
+
+    def spent_faster(self, since: float) -> float:
+        """USD paid to faster services than batch for outcomes since then."""
+        query = select(func.coalesce(func.sum(_ROW.cost), 0.0)).where(
+            _ROW.done_at >= since, _ROW.tier.in_(["flex", "standard"])
+        )
+        with self._db.read() as connection:
+            return float(connection.execute(query).scalar_one())

@@ -1,0 +1,115 @@
+"""Revoke: a task that waits for its answer ends at once, and what can still be saved is.
+
+Celery tells every worker of a revoke. The tick looks which of the tasks wait in lowtide and sends
+them here, so that it makes no difference which process revoked, and whether before or after the
+request was sent.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from celery.utils.log import get_logger
+
+from lowtide.deliver import new_claim
+from lowtide.finishing import finish
+from lowtide.lane import Lane
+from lowtide.ledger import NewBatch, NewRequest, new_batch_id
+from lowtide.outcomes import Failed
+from lowtide.request import unpack
+
+if TYPE_CHECKING:
+    from lowtide.buffer import Buffer
+    from lowtide.held import Where
+    from lowtide.runtime import Runtime
+
+logger = get_logger(__name__)
+
+
+def waiting(buffer: Buffer, task_ids: Iterable[str]) -> list[str]:
+    """Those of `task_ids` that wait for an answer."""
+    ids = list(task_ids)
+    return [task for task, where in zip(ids, buffer.where(ids), strict=True) if where]
+
+
+def revoke(rt: Runtime, task_ids: Sequence[str], hostname: str) -> list[str]:
+    """Ends revoked tasks that wait for an answer.
+
+    A request that is not sent yet leaves its batch. One that is sent is paid, if the provider
+    answers it; a batch in which nothing is waited for any more is cancelled.
+
+    Returns:
+        Tasks that are between buffer and ledger just now: to be revoked again shortly.
+    """
+    recorded: dict[str, list[str]] = defaultdict(list)
+    open_: dict[str, list[Where]] = defaultdict(list)
+    between = []
+    for task_id, where in zip(task_ids, rt.buffer.where(task_ids), strict=True):
+        if where is None:
+            continue
+        if rt.ledger.batch(where.batch_id) is not None:
+            recorded[where.batch_id].append(where.custom_id)
+        elif where.state == "BUFFERED" and where.lane is not None:
+            open_[where.lane].append(where)
+        else:
+            between.append(task_id)
+    for lane, wheres in open_.items():
+        batch_id = _take_out(rt, Lane.parse(lane), [where.custom_id for where in wheres])
+        if batch_id is not None:
+            recorded[batch_id] = [where.custom_id for where in wheres]
+    for batch_id, custom_ids in recorded.items():
+        _revoke_in(rt, batch_id, custom_ids, set(task_ids), hostname)
+    return between
+
+
+def _take_out(rt: Runtime, lane: Lane, custom_ids: Sequence[str]) -> str | None:
+    """Takes requests out of their open buffer, into a batch of their own that is never sent.
+
+    The ledger has them before the buffer lets them go: whatever dies in between, they are in
+    one place, and the one that comes second is refused.
+
+    Returns:
+        The batch, None when the buffer has none of them any more.
+    """
+    found = rt.buffer.peek(lane.key, custom_ids)
+    if not found:
+        return None
+    now = rt.clock.now()
+    requests = [unpack(custom_id, lane, blob) for custom_id, blob in found.items()]
+    batch = NewBatch(
+        new_batch_id(now),
+        lane,
+        bytes=sum(request.line_size for request in requests),
+        sealed_at=now,
+        # Time for what follows; should this replica die, the sweep sends them after all, and
+        # their tasks are found revoked when they are answered.
+        next_at=now + rt.settings.lease,
+        reason="revoked",
+    )
+    rt.ledger.record(
+        batch,
+        [
+            NewRequest(r.custom_id, r.task_id, r.task, found[r.custom_id], r.tokens)
+            for r in requests
+        ],
+    )
+    rt.buffer.remove(lane.key, list(found))
+    rt.timers.arm("submit", batch.id, now + rt.settings.lease)
+    return batch.id
+
+
+def _revoke_in(
+    rt: Runtime, batch_id: str, custom_ids: Sequence[str], task_ids: set[str], hostname: str
+) -> None:
+    batch = rt.ledger.batch(batch_id)
+    if batch is None:
+        return
+    claim = new_claim(rt)
+    rows = rt.ledger.claim(batch_id, custom_ids, claim, rt.settings.lease)
+    gone = {row.custom_id: Failed(row.custom_id, "LowtideError", "revoked", {}) for row in rows}
+    finish(rt, batch, claim, rows, found=gone, hostname=hostname, revoked=task_ids)
+    logger.info("Batch %s: %d requests were revoked", batch_id, len(rows))
+    if batch.state == "SUBMITTED" and rt.ledger.undelivered(batch_id) == 0:
+        rt.provider(batch.account).cancel(str(batch.provider_batch_id))

@@ -1,0 +1,296 @@
+"""Calls that end before their batch does: revoked, or overtaken by their deadline."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lowtide import finishing
+from lowtide.escalate import escalate
+from lowtide.fetch import fetch
+from lowtide.ledger import RequestState
+from lowtide.request import Request
+from lowtide.resume import Resumed, Resumption
+from lowtide.revoke import revoke
+from lowtide.runtime import Runtime
+from lowtide.submit import submit
+from lowtide.sweep import sweep
+from tests.pipeline.conftest import Interfering, billed, ended, requests, sealed
+from tests.plugins.stack import Simulator, until
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What each task was told: its outcome, or "REVOKED"; in place of Celery's tracer."""
+    heard: dict[str, Any] = {}
+
+    def resume(
+        _app: Any, items: list[Resumption], _hostname: str, *, revoked: Any = ()
+    ) -> list[Resumed]:
+        ends = []
+        for item in items:
+            task_id = item.request.task_id
+            gone = task_id in revoked
+            assert task_id not in heard, "a task was told twice"
+            heard[task_id] = "REVOKED" if gone else item.outcome
+            failed = isinstance(item.outcome, Exception)
+            state = "REVOKED" if gone else "FAILURE" if failed else "SUCCESS"
+            ends.append(Resumed(item.custom_id, state))  # type: ignore[arg-type]
+        return ends
+
+    monkeypatch.setattr(finishing, "resume", resume)
+    return heard
+
+
+def with_deadline(given: list[Request], at: float) -> list[Request]:
+    return [dataclasses.replace(request, deadline=at) for request in given]
+
+
+def row_of(rt: Runtime, request: Request) -> Any:
+    (row,) = rt.ledger.task(request.task_id)
+    return row
+
+
+def running(provider: Interfering) -> Callable[[], None]:
+    """Lets the provider say that every batch still runs; returns how to stop that."""
+
+    def still(found: dict[str, Any]) -> dict[str, Any]:
+        return {k: dataclasses.replace(v, status="in_progress") for k, v in found.items()}
+
+    provider.after["statuses"] = still
+    return lambda: provider.after.pop("statuses") and None
+
+
+class TestRevoke:
+    def test_a_request_in_an_open_buffer_leaves_it_and_is_never_sent(
+        self, rt: Runtime, provider: Interfering, simulator: Simulator, told: dict[str, Any]
+    ) -> None:
+        stays, goes = requests(2)
+        rt.buffer.append([stays, goes])
+
+        assert revoke(rt, [goes.task_id], "w1") == []
+
+        assert told == {goes.task_id: "REVOKED"}
+        assert row_of(rt, goes).state == RequestState.REVOKED
+        batch_id = rt.buffer.seal(stays.lane.key, only_if_due=False)
+        assert batch_id is not None
+        submit(rt, batch_id)
+        ended(rt, batch_id)
+        assert billed(simulator, [stays, goes]) == [1, 0]
+
+    def test_a_request_that_is_recorded_leaves_its_batch(
+        self, rt: Runtime, provider: Interfering, simulator: Simulator, told: dict[str, Any]
+    ) -> None:
+        from lowtide.recording import record
+
+        stays, goes = requests(2)
+        batch_id = sealed(rt, [stays, goes])
+        record(rt, batch_id)
+
+        revoke(rt, [goes.task_id], "w1")
+        submit(rt, batch_id)
+        ended(rt, batch_id)
+
+        assert told == {goes.task_id: "REVOKED"}
+        assert billed(simulator, [stays, goes]) == [1, 0]
+
+    def test_a_batch_that_nobody_waits_for_is_cancelled(
+        self, rt: Runtime, provider: Interfering, told: dict[str, Any]
+    ) -> None:
+        given = requests(2)
+        batch_id = sealed(rt, given)
+        submit(rt, batch_id)
+
+        revoke(rt, [given[0].task_id], "w1")
+        assert "cancel" not in provider.calls
+        revoke(rt, [given[1].task_id], "w1")
+        assert provider.calls.count("cancel") == 1
+
+    def test_what_was_answered_all_the_same_is_booked_as_wasted(
+        self, rt: Runtime, provider: Interfering, told: dict[str, Any]
+    ) -> None:
+        stays, goes = requests(2)
+        batch_id = sealed(rt, [stays, goes])
+        submit(rt, batch_id)
+        ended(rt, batch_id)
+        revoke(rt, [goes.task_id], "w1")
+
+        fetch(rt, batch_id)
+        fetch(rt, batch_id)
+
+        assert row_of(rt, goes).wasted > 0
+        (costs,) = rt.ledger.costs("tenant")
+        assert costs.wasted == pytest.approx(row_of(rt, goes).wasted)
+
+    def test_one_between_buffer_and_ledger_is_named_for_another_try(
+        self, rt: Runtime, provider: Interfering, told: dict[str, Any]
+    ) -> None:
+        given = requests(1)
+        sealed(rt, given)
+
+        assert revoke(rt, [given[0].task_id], "w1") == [given[0].task_id]
+        assert told == {}
+
+    def test_a_stranger_is_left_alone(
+        self, rt: Runtime, provider: Interfering, told: dict[str, Any]
+    ) -> None:
+        assert revoke(rt, ["no-such-task"], "w1") == []
+
+    def test_a_replica_that_dies_after_recording_loses_nothing(
+        self, rt: Runtime, provider: Interfering, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (given,) = requests(1)
+        rt.buffer.append([given])
+        monkeypatch.setattr("lowtide.revoke.finish", _die)
+        with pytest.raises(KeyboardInterrupt):
+            revoke(rt, [given.task_id], "w1")
+
+        sweep(rt)
+
+        row = row_of(rt, given)
+        assert row.state == RequestState.RECORDED
+        assert rt.timers.due_at("submit", row.batch_id) is not None
+
+
+def _die(*_args: Any, **_kwargs: Any) -> None:
+    raise KeyboardInterrupt
+
+
+class TestDeadlines:
+    def test_a_late_call_is_answered_by_a_faster_service_and_paid_there(
+        self, rt: Runtime, provider: Interfering, simulator: Simulator, told: dict[str, Any]
+    ) -> None:
+        (late,) = with_deadline(requests(1), rt.clock.now() + 20)
+        (calm,) = requests(1)
+        rt.settings.escalate_reserve = 1_000.0
+        batch_id = sealed(rt, [late, calm])
+        submit(rt, batch_id)
+        again = running(provider)
+        rt.ledger.postpone([late.custom_id], rt.clock.now() - 1)
+
+        escalate(rt, "all", "w1")
+
+        assert told.keys() == {late.task_id}
+        assert told[late.task_id][0] == "/v1/chat/completions"
+        row = row_of(rt, late)
+        assert (row.state, row.tier) == (RequestState.DELIVERED, "standard")
+        assert row.cost == pytest.approx(row.full_price)
+        assert row.cost > 0
+        # The batch answers it too, later: that is paid, booked, and told to nobody.
+        again()
+        ended(rt, batch_id)
+        after = fetch(rt, batch_id)
+        assert after is not None
+        assert row_of(rt, late).wasted == pytest.approx(row.full_price / 2)
+        assert rt.ledger.ids(batch_id) == {calm.custom_id}
+
+    def test_flex_is_tried_first_when_there_is_time(
+        self, rt: Runtime, provider: Interfering, told: dict[str, Any]
+    ) -> None:
+        (late,) = with_deadline(requests(1), rt.clock.now() + 600)
+        batch_id = sealed(rt, [late])
+        submit(rt, batch_id)
+        rt.ledger.postpone([late.custom_id], rt.clock.now() - 1)
+
+        escalate(rt, "all", "w1")
+
+        row = row_of(rt, late)
+        assert row.tier == "flex"
+        assert row.cost == pytest.approx(row.full_price / 2)
+
+    def test_a_call_that_is_not_sent_yet_leaves_its_batch(
+        self, rt: Runtime, provider: Interfering, simulator: Simulator, told: dict[str, Any]
+    ) -> None:
+        from lowtide.recording import record
+
+        (late,) = with_deadline(requests(1), rt.clock.now() + 20)
+        batch_id = sealed(rt, [late])
+        record(rt, batch_id)
+        rt.ledger.postpone([late.custom_id], rt.clock.now() - 1)
+
+        escalate(rt, "all", "w1")
+        submit(rt, batch_id)
+
+        batch = rt.ledger.batch(batch_id)
+        assert batch is not None
+        assert batch.state == "CANCELLED"
+        assert row_of(rt, late).wasted is None
+
+    @pytest.mark.parametrize("why", ["off", "passed"])
+    def test_without_escalation_the_call_fails_with_its_deadline(
+        self, rt: Runtime, provider: Interfering, told: dict[str, Any], why: str
+    ) -> None:
+        rt.settings.escalate = why != "off"
+        (late,) = with_deadline(requests(1), rt.clock.now() - 1)
+        batch_id = sealed(rt, [late])
+        submit(rt, batch_id)
+
+        escalate(rt, "all", "w1")
+
+        error = told[late.task_id]
+        assert type(error).__name__ == "DeadlineExceeded"
+        assert error.details["lane"] == late.lane.key
+        assert "run" not in provider.calls
+
+    def test_beyond_the_days_cap_nothing_is_escalated(
+        self, rt: Runtime, provider: Interfering, told: dict[str, Any]
+    ) -> None:
+        rt.settings.escalate_per_day = 0.0
+        (late,) = with_deadline(requests(1), rt.clock.now() + 20)
+        batch_id = sealed(rt, [late])
+        submit(rt, batch_id)
+        rt.ledger.postpone([late.custom_id], rt.clock.now() - 1)
+
+        after = escalate(rt, "all", "w1")
+
+        assert told == {}
+        assert "run" not in provider.calls
+        assert after is not None
+        assert after.at == pytest.approx(late.deadline, abs=1.5)
+
+    def test_recording_arms_the_escalation(self, rt: Runtime, provider: Interfering) -> None:
+        (late,) = with_deadline(requests(1), rt.clock.now() + 1_000)
+        rt.settings.escalate_reserve = 100.0
+        batch_id = sealed(rt, [late])
+        submit(rt, batch_id)
+
+        assert rt.timers.due_at("escalate", "all") == pytest.approx(late.deadline - 100, abs=1)
+
+    def test_a_near_deadline_seals_the_buffer_early(self, rt: Runtime) -> None:
+        rt.settings.max_wait = 3_600.0
+        (late,) = with_deadline(requests(1), rt.clock.now() + 100)
+        rt.buffer.append([late])
+
+        due = rt.timers.due_at("seal", late.lane.key)
+        assert due is not None
+        assert due - rt.clock.now() < 50
+
+
+def test_a_line_is_named_rightly_after_others_left_the_batch(
+    rt: Runtime, provider: Interfering, told: dict[str, Any]
+) -> None:
+    """The provider counts the lines that were sent, not those that are still waited for."""
+    given = sorted(requests(4), key=lambda request: request.custom_id)
+    bad = dataclasses.replace(given[2], body=given[2].body[:-1] + b',"stream":true}')
+    batch_id = sealed(rt, [given[0], given[1], bad, given[3]])
+    submit(rt, batch_id)
+    revoke(rt, [given[0].task_id], "w1")
+    until(lambda: provider.status(_remote(rt, batch_id)).ended, "validation failed")
+    ended(rt, batch_id)
+
+    after = fetch(rt, batch_id)
+
+    assert after is not None
+    from lowtide import outcomes
+
+    (failed,) = outcomes.unpack(rt.slices.get(batch_id, 0) or b"")
+    assert failed.custom_id == bad.custom_id
+
+
+def _remote(rt: Runtime, batch_id: str) -> str:
+    batch = rt.ledger.batch(batch_id)
+    assert batch is not None
+    return str(batch.provider_batch_id)
