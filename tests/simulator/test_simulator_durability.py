@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from lowtide.simulator import SimulatorProcess
-from tests.simulator.support import Bench, chat_body, chat_lines, counts, jsonl, line
+from tests.simulator.support import Bench, chat_body, chat_lines, codes, counts, jsonl, line
 
 _SIZE = 200_000_000
 _GROWTH = 30_000_000
@@ -135,3 +135,32 @@ def _same_content(client: openai.OpenAI, file_id: str, path: Path) -> bool:
 def _peak(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def test_a_batch_that_cannot_go_on_ends_alone(bench, batch_clock, tmp_path, caplog):
+    bench.server.turnaround(validating="1h")
+    broken, whole = bench.create(chat_lines(2)), bench.create(chat_lines(3))
+    (tmp_path / "batch-server" / "files" / broken.input_file_id).unlink()
+    batch_clock.advance("2h")
+    assert codes(bench.client.batches.retrieve(broken.id)) == ["server_error"]
+    assert bench.client.batches.retrieve(whole.id).status == "completed"
+    assert broken.id in caplog.text
+
+
+def test_hundreds_of_waiting_batches_end_in_the_order_of_time(bench, batch_clock):
+    bench.server.turnaround(working="uniform:1h,20h")
+    file = bench.upload(chat_lines(2))
+    for _ in range(150):
+        bench.client.batches.create(
+            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+        )
+    batch_clock.advance("10h")
+    halfway = list(bench.client.batches.list(limit=100))
+    assert {batch.status for batch in halfway} == {"in_progress", "completed"}
+    batch_clock.advance("11h")
+    ended = list(bench.client.batches.list(limit=100))
+    assert [batch.status for batch in ended] == ["completed"] * 150
+    took = {batch.completed_at - batch.created_at for batch in ended}
+    assert len(took) > 100
+    assert min(took) >= 3600
+    assert max(took) <= 72000

@@ -6,6 +6,7 @@ clock has jumped; the thread only ticks.
 
 from __future__ import annotations
 
+import heapq
 import logging
 import random
 import sqlite3
@@ -136,18 +137,47 @@ class Engine:
         Returns:
             The Unix time at which the next thing will be due, None when nothing is planned.
         """
+        store = self._parts.store
         while not self._stopping:
-            now = self._parts.clock.now()
+            wanted, now = self._wanted, self._parts.clock.now()
             self._drop_expired_files(now)
-            steps = [(decide(batch, now), batch) for batch in self._parts.store.live_batches()]
-            due = [(step, batch) for step, batch in steps if step.do is not Do.WAIT]
+            due = store.due_batches(now)
             if not due:
-                planned = [step.at for step, _ in steps]
-                expiry = self._parts.store.next_file_expiry()
-                return min([*planned, *([] if expiry is None else [expiry])], default=None)
-            step, batch = min(due, key=lambda pair: (pair[0].at, pair[1].seq))
-            self._take(step, batch)
+                moments = (store.next_due(), store.next_file_expiry())
+                return min((at for at in moments if at is not None), default=None)
+            self._bring_forward(due, now, wanted)
         return None
+
+    def _bring_forward(self, due: list[BatchRecord], now: float, wanted: int) -> None:
+        """Take the batches' steps in the order of time, until something new has come."""
+        steps: list[tuple[float, int, Step, BatchRecord]] = []
+        for batch in due:
+            self._plan(steps, batch, now)
+        while steps and self._wanted == wanted and not self._stopping:
+            _, _, step, batch = heapq.heappop(steps)
+            try:
+                self._take(step, batch)
+            except Exception:
+                log.exception("the simulator cannot go on with %s; it fails", batch.id)
+                self._give_up(batch, step.at)
+            if batch.live:
+                batch.cancel_at = self._parts.store.cancel_wish(batch.id)
+                self._plan(steps, batch, now)
+
+    def _plan(
+        self, steps: list[tuple[float, int, Step, BatchRecord]], batch: BatchRecord, now: float
+    ) -> None:
+        step = decide(batch, now)
+        if step.do is Do.WAIT:
+            self._parts.store.postpone(batch, step.at)
+        else:
+            heapq.heappush(steps, (step.at, batch.seq, step, batch))
+
+    def _give_up(self, batch: BatchRecord, at: float) -> None:
+        """What should never happen ends this batch alone, and in the open."""
+        batch.status, batch.failed_at = "failed", at
+        batch.errors = [entry("server_error", "The batch could not be processed.")]
+        self._finish(batch, [], at)
 
     def _drop_expired_files(self, now: float) -> None:
         for file_id in self._parts.store.expired_files(now):
@@ -202,11 +232,7 @@ class Engine:
         account = self._parts.settings.named(batch.account)
         model = str(found.model)
         limit = account.token_limit(model)
-        enqueued = sum(
-            other.enqueued_tokens
-            for other in self._parts.store.live_batches()
-            if other.account == batch.account and other.model == batch.model
-        )
+        enqueued = self._parts.store.enqueued_tokens(batch.account, str(batch.model))
         if "token_limit" in batch.quirks or enqueued + found.tokens > limit:
             return [token_limit(model, account.name, limit)]
         return []

@@ -26,8 +26,9 @@ CREATE TABLE IF NOT EXISTS files (
     purpose TEXT NOT NULL, status TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS batches (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, account TEXT NOT NULL,
-    live INTEGER NOT NULL, created_at REAL NOT NULL, cancel_at REAL, doc BLOB NOT NULL);
-CREATE INDEX IF NOT EXISTS batches_live ON batches (live) WHERE live;
+    live INTEGER NOT NULL, created_at REAL NOT NULL, due_at REAL NOT NULL, cancel_at REAL,
+    doc BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS batches_due ON batches (due_at) WHERE live;
 CREATE INDEX IF NOT EXISTS batches_created ON batches (account, created_at);
 CREATE TABLE IF NOT EXISTS runs (
     id INTEGER PRIMARY KEY, mode TEXT NOT NULL, batch_id TEXT, custom_id TEXT,
@@ -185,8 +186,9 @@ class Store:
         """Record a new batch; ``plan`` completes it when its ``seq`` is known."""
         with self.transaction() as db:
             cursor = db.execute(
-                "INSERT INTO batches (id, account, live, created_at, doc) VALUES (?, ?, 1, ?, '')",
-                (batch.id, batch.account, batch.created_at),
+                "INSERT INTO batches (id, account, live, created_at, due_at, doc)"
+                " VALUES (?, ?, 1, ?, ?, '')",
+                (batch.id, batch.account, batch.created_at, batch.created_at),
             )
             batch.seq = int(cursor.lastrowid or 0)
             plan(batch)
@@ -202,12 +204,44 @@ class Store:
 
     def in_use(self, file_id: str) -> bool:
         """Does a live batch still read this input file?"""
-        return any(batch.input_file_id == file_id for batch in self.live_batches())
+        row = self.db.execute(
+            "SELECT 1 FROM batches WHERE live AND json_extract(doc, '$.input_file_id') = ?",
+            (file_id,),
+        ).fetchone()
+        return row is not None
 
-    def live_batches(self) -> list[BatchRecord]:
-        """All batches that are not at their end, oldest first."""
-        rows = self.db.execute("SELECT seq, cancel_at, doc FROM batches WHERE live ORDER BY seq")
+    def enqueued_tokens(self, account: str, model: str) -> int:
+        """Input tokens of the account's batches of a model that are in progress."""
+        row = self.db.execute(
+            "SELECT sum(json_extract(doc, '$.enqueued_tokens')) FROM batches"
+            " WHERE live AND account = ? AND json_extract(doc, '$.model') = ?",
+            (account, model),
+        ).fetchone()
+        return int(row[0] or 0)
+
+    def due_batches(self, now: float) -> list[BatchRecord]:
+        """The batches for which there may be something to do."""
+        rows = self.db.execute(
+            "SELECT seq, cancel_at, doc FROM batches WHERE live AND due_at <= ?", (now,)
+        )
         return [_load(row) for row in rows]
+
+    def next_due(self) -> float | None:
+        """When there will be something to do for a batch, None when there are none."""
+        row = self.db.execute("SELECT min(due_at) FROM batches WHERE live").fetchone()
+        return None if row[0] is None else float(row[0])
+
+    def postpone(self, batch: BatchRecord, until: float) -> None:
+        """Nothing is to be done before ``until``, unless a wish to cancel has come meanwhile."""
+        self.db.execute(
+            "UPDATE batches SET due_at = ? WHERE id = ? AND cancel_at IS ?",
+            (until, batch.id, batch.cancel_at),
+        )
+
+    def cancel_wish(self, batch_id: str) -> float | None:
+        """When it was wished that the batch be cancelled, None when it was not."""
+        row = self.db.execute("SELECT cancel_at FROM batches WHERE id = ?", (batch_id,)).fetchone()
+        return None if row is None else row[0]
 
     def list_batches(
         self, account: str | None, after: str | None, limit: int
@@ -235,8 +269,9 @@ class Store:
     def request_cancel(self, batch_id: str, now: float) -> None:
         """Note the wish to cancel; the engine acts on it. The first wish counts."""
         self.db.execute(
-            "UPDATE batches SET cancel_at = coalesce(cancel_at, ?) WHERE id = ? AND live",
-            (now, batch_id),
+            "UPDATE batches SET cancel_at = coalesce(cancel_at, ?), due_at = min(due_at, ?)"
+            " WHERE id = ? AND live",
+            (now, now, batch_id),
         )
 
     def save_progress(self, batch: BatchRecord, runs: Iterable[Run] = ()) -> None:
