@@ -141,7 +141,7 @@ def _batches(stage: Stage) -> str:
 
 
 def _expected(now: Snapshot) -> str:
-    if now.stages[-1].requests >= now.total:
+    if now.stages[-2].requests >= now.total:  # all have ended, what is left takes no time
         return ""
     if now.expected_end is None:
         return "; answers come within 24 hours"

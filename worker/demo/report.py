@@ -54,10 +54,17 @@ def answers(
 def batches(console: Console, rows: Sequence[BatchRow], costs: Mapping[str, CostRow]) -> None:
     """A table of the provider's batches."""
     title = "1 batch" if len(rows) == 1 else f"{len(rows)} batches"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("batch", no_wrap=True, style="cyan", max_width=14)
+    title += ", with their tokens in and out"
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("batch", no_wrap=True, style="cyan", max_width=13)
     table.add_column("model", no_wrap=True)
-    for name in ("requests", "tokens in", "out", "took", "cost", "saved"):
+    for name in ("requests", "in", "out", "took", "cost", "saved"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         spent = costs.get(row.id)

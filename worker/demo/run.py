@@ -186,7 +186,8 @@ def _say_stopped(demo: Demo) -> None:
     else:
         demo.console.print(
             "\n[bold]Stopped.[/] Nothing is left running here. What was sent goes on at the "
-            "provider: `make demo` again picks up its answers."
+            "provider: `make demo` again picks up its answers.",
+            soft_wrap=True,
         )
 
 

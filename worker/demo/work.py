@@ -71,29 +71,34 @@ def work(
         LowtideError: Nothing moves any more.
     """
     runtime = runtime_of(app)
-    calls = _make(texts, kept, supervisor.check)
-    with Progress(console) as progress:
-        _follow(runtime, calls, plan, supervisor, progress)
-    return Done(
-        results={name: call.get(timeout=30, propagate=False) for name, call in calls.items()},
-        batches=runtime.ledger.batches()[::-1],
-        costs={row.key: row for row in runtime.ledger.costs(by="batch")},
-        total=runtime.ledger.totals().money,
-    )
+    calls: Calls = {}
+    try:
+        _make(calls, texts, kept, supervisor.check)
+        with Progress(console) as progress:
+            _follow(runtime, calls, plan, supervisor, progress)
+        return Done(
+            results={name: call.get(timeout=30, propagate=False) for name, call in calls.items()},
+            batches=runtime.ledger.batches()[::-1],
+            costs={row.key: row for row in runtime.ledger.costs(by="batch")},
+            total=runtime.ledger.totals().money,
+        )
+    finally:
+        # A pending result that is dropped tells its backend, which is gone when the stack is.
+        calls.clear()
 
 
-def _make(texts: Sequence[Description], kept: Path, check: Callable[[], None]) -> Calls:
+def _make(
+    calls: Calls, texts: Sequence[Description], kept: Path, check: Callable[[], None]
+) -> None:
     """Calls `summarize` for every text that an earlier run has not called it for."""
     known = remembered(kept)
-    calls: Calls = {}
     for text in texts:
         check()
         if text.package in known:
             calls[text.package] = app.AsyncResult(known[text.package])
-            continue
-        call = calls[text.package] = summarize.delay(text.text)
-        remember(kept, text.package, call.id)
-    return calls
+        else:
+            calls[text.package] = summarize.delay(text.text)
+            remember(kept, text.package, calls[text.package].id)
 
 
 def _follow(
@@ -101,11 +106,11 @@ def _follow(
 ) -> None:
     """Shows how far the calls are until each has a result."""
     turnaround = plan.turnaround if plan.simulated else None
-    waiting = list(calls.values())
+    waiting = list(calls)
     before, changed = None, time.monotonic()
     while waiting:
         supervisor.wait(0.25 if plan.simulated else 2.0)
-        waiting = [call for call in waiting if not call.ready()]
+        waiting = [package for package in waiting if not calls[package].ready()]
         now = read(runtime, len(calls), turnaround)
         progress.show(now)
         if now.stages != before:
