@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from celery.utils.log import get_logger
+
 from lowtide import keys
 from lowtide.errors import StateError
 from lowtide.lane import Lane
@@ -16,7 +18,11 @@ from lowtide.sweep import STEP_OF
 if TYPE_CHECKING:
     from lowtide.runtime import Runtime
 
+logger = get_logger(__name__)
+# Stands for no lane where only the account matters.
+_NO_LANE = "::"
 _BY_HAND = "by hand"
+_BY_PROVIDER = "the provider refuses it: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,11 @@ class Pause:
     subject: str
     since: float
     reason: str
+
+    @property
+    def by_provider(self) -> bool:
+        """Whether the provider's refusal paused an account, not a person."""
+        return self.reason.startswith(_BY_PROVIDER)
 
 
 def flush(rt: Runtime, lane: str) -> str | None:
@@ -73,6 +84,7 @@ def resume(rt: Runtime, subject: str) -> bool:
         False when `subject` was not paused.
     """
     was = bool(rt.redis.hdel(_key(rt), subject))
+    rt.redis.delete(_probe_key(rt, subject))
     if was:
         _bring_on(rt, subject)
     return was
@@ -98,6 +110,34 @@ def paused(rt: Runtime, lane: str, account: str | None = None) -> Pause | None:
         if value is not None:
             return _parse(name, value.decode())
     return None
+
+
+def suspend(rt: Runtime, account: str, reason: str) -> None:
+    """Pauses an account that the provider refuses, until a probe shows that it works again.
+
+    Args:
+        rt: The runtime of the app.
+        account: Name of the account.
+        reason: The provider's words.
+    """
+    if paused(rt, _NO_LANE, account) is None:
+        pause(rt, account, _BY_PROVIDER + reason)
+        logger.error("Account %s is paused: %s", account, reason)
+    rt.redis.set(_probe_key(rt, account), 1, px=round(rt.settings.poll_max * 1000))
+
+
+def may_probe(rt: Runtime, account: str) -> bool:
+    """Whether it is time to try a suspended account; True for one replica each `poll_max`."""
+    milliseconds = round(rt.settings.poll_max * 1000)
+    return bool(rt.redis.set(_probe_key(rt, account), 1, px=milliseconds, nx=True))
+
+
+def works(rt: Runtime, account: str) -> None:
+    """Ends the pause of a suspended account, because the provider took a batch of it."""
+    pause = paused(rt, _NO_LANE, account)
+    if pause is not None and pause.by_provider:
+        logger.info("Account %s works again", account)
+        resume(rt, account)
 
 
 def cancel(rt: Runtime, batch_id: str) -> int:
@@ -173,6 +213,10 @@ def _bring_on(rt: Runtime, subject: str) -> None:
     for batch in rt.ledger.find_batches(states=("RECORDED", "UPLOADED", "HELD"), limit=1000):
         if subject in (batch.lane, batch.account):
             rt.timers.pull_in("submit", batch.id, now)
+
+
+def _probe_key(rt: Runtime, account: str) -> str:
+    return keys.probe(rt.settings.namespace, account)
 
 
 def _key(rt: Runtime) -> str:

@@ -79,6 +79,11 @@ def limits(namespace: str) -> str:
     return f"{{{namespace}}}:limits"
 
 
+def probe(namespace: str, account: str) -> str:
+    """STRING, there while a suspended account is not to be tried; TTL."""
+    return f"{{{namespace}}}:probe:{account}"
+
+
 def created(namespace: str, account: str, hour: int) -> str:
     """STRING, how many batches an account created in an hour since the epoch; TTL."""
     return f"{{{namespace}}}:created:{account}:{hour}"

@@ -80,8 +80,7 @@ def _advance(rt: Runtime, lease: Lease, batch: BatchRow) -> Next | None:
                     return None
             batch = _STEPS[batch.state](rt, provider, lease, batch)
     except AccountPaused as error:
-        # One line is what a person needs here, not a stack.
-        logger.error("Account %s is paused, batch %s waits: %s", batch.account, batch.id, error)  # noqa: TRY400
+        control.suspend(rt, batch.account, str(error))
         return _hold(rt, lease, limits.Wait(str(error), rt.settings.poll_max))
     except BatchFailed as error:
         rt.ledger.move(
@@ -122,7 +121,7 @@ def _submitted(rt: Runtime, batch: BatchRow) -> Next:
 
 def _paused(rt: Runtime, batch: BatchRow) -> limits.Wait | None:
     pause = control.paused(rt, batch.lane, batch.account)
-    if pause is None:
+    if pause is None or (pause.by_provider and control.may_probe(rt, batch.account)):
         return None
     return limits.Wait(f"{pause.subject} is paused: {pause.reason}", rt.settings.poll_max)
 
@@ -185,6 +184,7 @@ def _create(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> B
         raise
     failpoints.reach("submit.created")
     limits.count_creation(rt, batch.account)
+    control.works(rt, batch.account)
     return _note(rt, lease, batch, remote)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lowtide import control, keys
 from lowtide.errors import AccountPaused, BatchFailed, CreateAmbiguous, ProviderUnavailable
 from lowtide.pipeline import Next
 from lowtide.runtime import Runtime
@@ -179,15 +180,25 @@ def test_a_paused_account_holds_the_batch_until_it_works_again(
     batch_id = sealed(rt, given)
     provider.before["create"] = fail_once(AccountPaused("The key is wrong; set OPENAI_API_KEY."))
 
+    other = sealed(rt, requests(1))
     submit(rt, batch_id)
     held = rt.ledger.batch(batch_id)
 
     assert held is not None
     assert held.state == "HELD"
     assert held.reason == "The key is wrong; set OPENAI_API_KEY."
+    # Nobody else tries meanwhile.
+    submit(rt, other)
+    assert state_of(rt, other) == "HELD"
+    assert provider.calls.count("create") == 1
+    # When it is time, one replica probes; that it works lets all go on.
+    rt.redis.delete(keys.probe(rt.settings.namespace, "default"))
     submit(rt, batch_id)
+    assert control.pauses(rt) == {}
+    submit(rt, other)
+    assert state_of(rt, other) == "SUBMITTED"
     assert state_of(rt, batch_id) == "SUBMITTED"
-    assert provider.calls.count("upload") == 1
+    assert provider.calls.count("upload") == 2  # one for each batch
     ended(rt, batch_id)
     assert billed(simulator, given) == [1] * 2
 
