@@ -27,6 +27,8 @@ from lowtide.task import DEADLINE_HEADER, due_at
 from lowtide.turn import Turn, turn_of
 
 if TYPE_CHECKING:
+    from lowtide.calls import Call
+    from lowtide.lane import Lane
     from lowtide.task import BatchTask
 
 logger = get_logger(__name__)
@@ -110,6 +112,23 @@ def hand_over(app: Celery, requests: Sequence[Request]) -> None:
             return
 
 
+def encoded(task: BatchTask, call: Call) -> tuple[Lane, bytes, int]:
+    """A complete call as `request.encode` gives it, checked against what the provider takes.
+
+    Raises:
+        SettingsError: Nobody set the task's account.
+        InvalidRequest: The provider would refuse it.
+    """
+    from lowtide.providers import account_of
+
+    settings = runtime.of(task.app).settings
+    account_of(task.account, settings)
+    profile = settings.profile(task.account)
+    profile.check(call.endpoint)
+    most = min(settings.max_bytes, profile.max_bytes)
+    return encode(call, account=task.account, max_bytes=most)
+
+
 def make_request(
     task: BatchTask, context: Context, step: steps.Asks, envelope: Envelope
 ) -> Request:
@@ -125,8 +144,7 @@ def make_request(
         InvalidRequest: It cannot be sent.
     """
     call = step.call
-    settings = runtime.of(task.app).settings
-    lane, body, tokens = encode(call, account=task.account, max_bytes=settings.max_bytes)
+    lane, body, tokens = encoded(task, call)
     envelope.final = step.ends
     envelope.many = step.ends and call.many
     if step.ends and call.output is not None and call.output is not task.output:

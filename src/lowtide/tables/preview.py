@@ -12,12 +12,15 @@ import orjson
 from lowtide import steps
 from lowtide.calls import Call
 from lowtide.errors import LowtideError
+from lowtide.lane import Lane
 from lowtide.request import encode
 from lowtide.tables.formats import TableError, columns_of, read_rows
 from lowtide.tables.plan import Plan
 
 if TYPE_CHECKING:
     from celery import Celery
+
+    from lowtide.task import BatchTask
 
 _SHOWN = 3
 _SAMPLE = 500
@@ -104,7 +107,7 @@ def preview(
     asked = rows - empty
     input_tokens = round(size / _BYTES_PER_TOKEN / sampled * asked) if sampled else 0
     output_tokens = round((answer_tokens or _OUTPUT_TOKENS) * asked)
-    cost, full_price = _prices(first, input_tokens, output_tokens)
+    cost, full_price = _prices(task, first, input_tokens, output_tokens)
     model = first.body.get("model") if first else None
     return Preview(
         columns, rows, empty, shown, model, input_tokens, output_tokens, cost, full_price
@@ -155,16 +158,17 @@ def _readable(call: Call) -> str:
 
 
 def _prices(
-    call: Call | None, input_tokens: int, output_tokens: int
+    task: BatchTask, call: Call | None, input_tokens: int, output_tokens: int
 ) -> tuple[float | None, float | None]:
     if call is None:
         return None, None
-    from lowtide import prices
+    from lowtide import prices, runtime
     from lowtide.tokens import Usage
 
+    settings = runtime.of(task.app).settings
+    lane = Lane(task.account, call.endpoint, str(call.body.get("model")))
     usage = Usage(input_tokens, 0, output_tokens, 0)
-    model = str(call.body.get("model"))
     return (
-        prices.price(model, call.endpoint, usage, tier="batch"),
-        prices.price(model, call.endpoint, usage, tier="standard"),
+        prices.price_of(settings, lane, usage, tier="batch"),
+        prices.price_of(settings, lane, usage, tier="standard"),
     )
