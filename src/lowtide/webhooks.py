@@ -81,7 +81,7 @@ def receive(
         SettingsError: The account has no webhook secret.
         redis.RedisError: Redis cannot be reached; the provider should try again.
     """
-    client, secret = _client(), _secret(rt, account)
+    client, secret = verifier(), _secret(rt, account)
     try:
         event: Any = client.webhooks.unwrap(body, dict(headers), secret=secret)
         kind, data, webhook_id = str(event.type), event.data, headers["webhook-id"]
@@ -169,8 +169,11 @@ def _secret(rt: Runtime, account: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _client() -> OpenAI:
-    """For `unwrap`, which calls nobody: its key is never used."""
+def verifier() -> OpenAI:
+    """A client that only checks signatures: it calls nobody, its key is never used.
+
+    The first call imports the SDK, which takes a second.
+    """
     import openai
 
     return openai.OpenAI(api_key="unused", base_url="http://127.0.0.1:9")
