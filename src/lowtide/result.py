@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import states
 from celery.result import AsyncResult
 from celery.utils.log import get_logger
 
+if TYPE_CHECKING:
+    from lowtide.held import Where
+
 logger = get_logger(__name__)
+# States of a batch in which the provider has it, or had it.
+_AT_PROVIDER = frozenset({"SUBMITTED", "ENDED", "FETCHED", "DELIVERED"})
 
 
 class BatchResult(AsyncResult):
@@ -25,7 +29,7 @@ class BatchResult(AsyncResult):
         if meta["status"] in self.backend.READY_STATES or meta["status"] == states.RETRY:
             return str(meta["status"])
         where = self.where()
-        return str(where.get("state") or meta["status"]) if where else str(meta["status"])
+        return str(meta["status"]) if where is None else str(where["state"])
 
     status = state
 
@@ -42,10 +46,20 @@ class BatchResult(AsyncResult):
         return self._get_task_meta()["status"] in self.backend.READY_STATES
 
     def where(self) -> dict[str, Any] | None:
-        """Where the request is: lane, batch, position, expected end and so on.
+        """Where the task's request is.
 
         Returns:
-            None when lowtide holds no request of the task, or its Redis cannot be asked.
+            A dict of JSON values; None when lowtide holds no request of the task, or its Redis
+            cannot be asked. Its keys:
+            "state": "BUFFERED" before the provider has it, "SUBMITTED" from then on;
+            "batch_state": how far the batch is, None when that is not known;
+            "lane": "account:endpoint:model";
+            "batch": lowtide's id of the batch;
+            "provider_batch": the provider's id, None before it is submitted;
+            "position": place in the batch, counted from 0;
+            "requests": how many the batch has, None while its buffer is open;
+            "expected_end": epoch seconds, None where nothing was learned yet;
+            "step": number of the request within the task, from 0: a generator makes several.
         """
         from redis.exceptions import RedisError
 
@@ -56,6 +70,18 @@ class BatchResult(AsyncResult):
         except (RedisError, OSError) as error:
             logger.warning("Where task %s is cannot be asked: %s", self.id, error)
             return None
-        if is_dataclass(found) and not isinstance(found, type):
-            return asdict(found)
-        return found
+        return None if found is None else _told(found)
+
+
+def _told(where: Where) -> dict[str, Any]:
+    return {
+        "state": "SUBMITTED" if where.state in _AT_PROVIDER else "BUFFERED",
+        "batch_state": where.state,
+        "lane": where.lane,
+        "batch": where.batch_id,
+        "provider_batch": where.provider_batch_id,
+        "position": where.position,
+        "requests": where.requests,
+        "expected_end": where.expected_end,
+        "step": where.step,
+    }

@@ -6,22 +6,23 @@ It lets the Celery side be tested by itself; the task `canvas.fan_out` answers w
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import orjson
 from celery import Celery
-from redis import Redis
 
-from lowtide import runtime
+from lowtide import runtime, settings
 from lowtide.clock import SystemClock
 from lowtide.connect import connect
 from lowtide.envelope import answers_of
 from lowtide.errors import LowtideError, RequestRejected
+from lowtide.held import Where
 from lowtide.lane import Lane
 from lowtide.request import Request, pack, unpack
 from lowtide.resume import Resumption, resume
+from lowtide.settings import Settings
 
 PENDING, SEEN, PACKED, HELD, RESUMED = (
     "canvas:pending",
@@ -46,11 +47,11 @@ return added
 class FakeRuntime:
     def __init__(self, app: Celery) -> None:
         self.app = app
-        self.settings = SimpleNamespace(max_bytes=1_000_000, show_prompts=False)
+        self.settings = settings.load({"max_bytes": 1_000_000})
         self.clock = SystemClock()
 
     @property
-    def redis(self) -> Redis:
+    def redis(self) -> Any:
         return connect(os.environ["CANVAS_REDIS"])
 
     def accept(self, requests: Sequence[Request]) -> None:
@@ -60,6 +61,8 @@ class FakeRuntime:
         for request in requests:
             argv += [request.custom_id, request.lane.key, pack(request)]
         self.redis.eval(_APPEND, 3, SEEN, PENDING, PACKED, *argv)
+        if self.redis.getdel("canvas:die") == str(os.getpid()).encode():
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def run_now(self, lane: Lane, body: dict[str, Any]) -> dict[str, Any]:
         outcome = answer(lane.endpoint, body)
@@ -67,10 +70,11 @@ class FakeRuntime:
             raise outcome
         return outcome[1]
 
-    def where(self, task_id: str) -> dict[str, Any] | None:
+    def where(self, task_id: str) -> Where | None:
         for custom_id, lane in self.redis.hgetall(SEEN).items():
             if custom_id.decode().startswith(task_id):
-                return {"state": "BUFFERED", "lane": lane.decode()}
+                name = custom_id.decode()
+                return Where(name, "b1", 0, 0, 0, lane=lane.decode(), state="BUFFERED")
         return None
 
     def answers(self, task_id: str, run: int) -> list[Any]:
@@ -109,7 +113,7 @@ def _text(body: dict[str, Any]) -> str:
 
 
 def fan_out(self: Any) -> int:
-    rt = runtime.of(self.app)
+    rt: Any = runtime.of(self.app)
     waiting = rt.redis.lpop(PENDING, 500) or []
     items = []
     for custom_id in waiting:
