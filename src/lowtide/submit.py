@@ -23,6 +23,7 @@ from lowtide.errors import (
     CreateAmbiguous,
     ProviderError,
     ProviderUnavailable,
+    StateError,
 )
 from lowtide.lane import Lane
 from lowtide.leases import held
@@ -146,11 +147,27 @@ def _upload(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> B
             return rt.ledger.move(
                 lease, BatchState.CANCELLED, reason="every request left the batch"
             )
+        if lease.fence > 1:
+            _forget_uploads(provider, batch)
         file_id = provider.upload(path, batch_id=batch.id)
     failpoints.reach("submit.uploaded")
-    return rt.ledger.move(
-        lease, BatchState.UPLOADED, uploaded_at=rt.clock.now(), input_file_id=file_id
-    )
+    try:
+        return rt.ledger.move(
+            lease, BatchState.UPLOADED, uploaded_at=rt.clock.now(), input_file_id=file_id
+        )
+    except StateError:
+        provider.delete_file(file_id)  # another replica is ahead, with a file of its own
+        raise
+
+
+def _forget_uploads(provider: Provider, batch: BatchRow) -> None:
+    """Deletes files of earlier tries, whose ids went with the replica that uploaded them."""
+    try:
+        for file_id in provider.uploaded(batch.id, since=batch.recorded_at - _CLOCK_SLACK):
+            provider.delete_file(file_id)
+    except ProviderError as error:
+        # A service without a usable list lets them expire.
+        logger.info("Batch %s: earlier uploads not looked for: %s", batch.id, error)
 
 
 @contextmanager

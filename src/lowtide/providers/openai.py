@@ -123,9 +123,18 @@ class OpenAIProvider:
             for remote in page:
                 if _is_ours(remote, batch_id, input_file_id):
                     return remote
-            if _all_before(page, since):
+            if _all_before([remote.created_at for remote in page], since):
                 return None
         return None
+
+    def uploaded(self, batch_id: str, *, since: float) -> list[str]:
+        name, found = f"{batch_id}.jsonl", list[str]()
+        for rows in self._rows("/files", f"looking for files of batch {batch_id}"):
+            files = [row for row in rows if isinstance(row, dict)]
+            found += [str(file["id"]) for file in files if file.get("filename") == name]
+            if _all_before([file.get("created_at") for file in files], since):
+                break
+        return found
 
     def status(self, provider_batch_id: str) -> RemoteBatch:
         doing = f"reading batch {provider_batch_id}"
@@ -265,7 +274,12 @@ class OpenAIProvider:
                 raise
 
     def _pages(self, doing: str) -> Iterator[list[RemoteBatch]]:
-        """All batches of the account, page by page as the service orders them.
+        """All batches of the account, page by page; see `_rows`."""
+        for rows in self._rows("/batches", doing):
+            yield [remote for remote in map(remote_batch, rows) if remote is not None]
+
+    def _rows(self, path: str, doing: str) -> Iterator[list[Any]]:
+        """All that the account has at `path`, page by page as the service orders them.
 
         Raises:
             ProviderUnavailable: The list cannot be read to its end.
@@ -273,15 +287,15 @@ class OpenAIProvider:
         query: dict[str, Any] = {"limit": _PAGE}
         seen: set[str] = set()
         for _ in range(_MOST_PAGES):
-            data = self._call("GET", "/batches", doing, query=query)
+            data = self._call("GET", path, doing, query=query)
             rows = data.get("data")
             if not isinstance(rows, list):
                 raise unreadable(self.account, doing, creating=False)
-            page = [remote for remote in map(remote_batch, rows) if remote is not None]
-            yield page
+            yield rows
             if not data.get("has_more", len(rows) >= _PAGE):
                 return
-            after = data.get("last_id") or (page[-1].id if page else None)
+            last = rows[-1] if rows and isinstance(rows[-1], dict) else {}
+            after = data.get("last_id") or last.get("id")
             if not isinstance(after, str) or after in seen:
                 break
             seen.add(after)
@@ -301,10 +315,10 @@ def _is_ours(remote: RemoteBatch, batch_id: str, input_file_id: str | None) -> b
     return remote.input_file_id == input_file_id and noted in (batch_id, None)
 
 
-def _all_before(page: Sequence[RemoteBatch], since: float) -> bool:
+def _all_before(created: Sequence[Any], since: float) -> bool:
     """Whether this page of a list, newest first, shows that what follows is older than `since`."""
-    times = [remote.created_at for remote in page if remote.created_at is not None]
-    newest_first = len(times) == len(page) and times == sorted(times, reverse=True)
+    times = [each for each in created if isinstance(each, int | float)]
+    newest_first = len(times) == len(created) and times == sorted(times, reverse=True)
     return newest_first and bool(times) and times[-1] < since
 
 

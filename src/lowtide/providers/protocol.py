@@ -130,6 +130,15 @@ class Provider(Protocol):
         """
         ...
 
+    def uploaded(self, batch_id: str, *, since: float) -> list[str]:
+        """Ids of the files that uploads of a batch have left, for one that nobody noted.
+
+        Args:
+            batch_id: Our id.
+            since: Files made before this need not be looked at; seconds since the epoch.
+        """
+        ...
+
     def status(self, provider_batch_id: str) -> RemoteBatch:
         """Reads one batch.
 
