@@ -78,8 +78,8 @@ class Download:
                     f"/files/{quote(self.file_id, safe='')}", cast_to=httpx2.Response
                 )
             record = orjson.loads(response.content)
-        except AccountPaused:
-            raise
+        except (AccountPaused, ProviderUnavailable):
+            raise  # unchecked, a short file would have its missing lines sent, and paid, again
         except (ProviderError, orjson.JSONDecodeError):
             return 0
         size = record.get("bytes") if isinstance(record, dict) else None
