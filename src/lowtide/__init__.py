@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lowtide.answer import Answer
-    from lowtide.calls import Call, chat, embed, respond
+    from lowtide.calls import Call, chat, complete, embed, image, moderate, respond
+    from lowtide.forecast import Estimate, dry_run
     from lowtide.errors import (
         AccountPaused,
         AttemptsExhausted,
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
         DeadlineExceeded,
         EndpointNotBatchable,
         EnvelopeError,
+        Flagged,
         InvalidAnswer,
         InvalidRequest,
         LowtideError,
@@ -26,13 +28,15 @@ if TYPE_CHECKING:
         SettingsError,
     )
     from lowtide.following import GroupProgress, as_completed, progress
+    from lowtide.moderation import checked
     from lowtide.reference import TaskReference, task_ref
     from lowtide.result import BatchResult
     from lowtide.task import BatchTask, batch_task
 
 _HOMES = {
     "lowtide.answer": ("Answer",),
-    "lowtide.calls": ("Call", "chat", "embed", "respond"),
+    "lowtide.calls": ("Call", "chat", "complete", "embed", "image", "moderate", "respond"),
+    "lowtide.forecast": ("Estimate", "dry_run"),
     "lowtide.errors": (
         "AccountPaused",
         "AttemptsExhausted",
@@ -40,6 +44,7 @@ _HOMES = {
         "DeadlineExceeded",
         "EndpointNotBatchable",
         "EnvelopeError",
+        "Flagged",
         "InvalidAnswer",
         "InvalidRequest",
         "LowtideError",
@@ -51,6 +56,7 @@ _HOMES = {
         "SettingsError",
     ),
     "lowtide.following": ("GroupProgress", "as_completed", "progress"),
+    "lowtide.moderation": ("checked",),
     "lowtide.reference": ("TaskReference", "task_ref"),
     "lowtide.result": ("BatchResult",),
     "lowtide.task": ("BatchTask", "batch_task"),
@@ -68,6 +74,8 @@ __all__ = [
     "DeadlineExceeded",
     "EndpointNotBatchable",
     "EnvelopeError",
+    "Estimate",
+    "Flagged",
     "GroupProgress",
     "InvalidAnswer",
     "InvalidRequest",
@@ -82,7 +90,12 @@ __all__ = [
     "as_completed",
     "batch_task",
     "chat",
+    "checked",
+    "complete",
+    "dry_run",
     "embed",
+    "image",
+    "moderate",
     "progress",
     "respond",
     "task_ref",

@@ -61,7 +61,7 @@ def delay_many(
         The results in the order of `calls`. With a chord, the chord's result; its `parent` is
         the group of results.
     """
-    arguments = [_arguments(call) for call in calls]
+    arguments = [arguments_of(call) for call in calls]
     group = uuid()
     make = task.AsyncResult if task is not None else app.AsyncResult
     given = task_ids or [uuid() for _ in arguments]
@@ -101,7 +101,8 @@ def delay_many(
 
 def register(app: Celery) -> None:
     """Makes the unfolding task known to `app`."""
-    if EXPAND not in app._tasks:
+    # Not `app.tasks`: that would finalize the app, which is what is going on.
+    if EXPAND not in app._tasks:  # noqa: SLF001
         app.task(expand, name=EXPAND, bind=True, base=_Expand, lazy=False)
 
 
@@ -112,7 +113,7 @@ class _Expand(Task):
     ignore_result = True
 
 
-def expand(
+def expand(  # noqa: PLR0917 - a message's arguments
     self: Task,
     name: str,
     common: dict[str, Any],
@@ -207,7 +208,7 @@ def _chord(app: Celery, chord: Any, results: GroupResult) -> tuple[Any, GroupRes
     return body, result
 
 
-def _arguments(call: Any) -> Arguments:
+def arguments_of(call: Any) -> Arguments:
     if isinstance(call, Signature):
         return list(call.args), dict(call.kwargs)
     if isinstance(call, tuple):

@@ -16,9 +16,9 @@ from typing import Any, TypeAlias
 import msgspec
 from celery import Celery
 from celery.app.task import Context
-from kombu.serialization import dumps, loads, prepare_accept_content
 
 from lowtide import errors
+from lowtide.celery_seam import dump, load
 from lowtide.errors import EnvelopeError, LowtideError
 from lowtide.lane import Lane
 from lowtide.request import unpack as unpack_request
@@ -43,17 +43,12 @@ class Body:
     @classmethod
     def of(cls, args: Any, kwargs: Any, embed: dict[str, Any], serializer: str) -> Body:
         """The body of a message that was never sent, or is no longer at hand."""
-        content_type, content_encoding, data = dumps((args, kwargs, embed), serializer)
-        return cls(_bytes(data), content_type, content_encoding)
+        content_type, content_encoding, data = dump((args, kwargs, embed), serializer)
+        return cls(data, content_type, content_encoding)
 
     def load(self, app: Celery) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """(args, kwargs, embed); content types that the app does not accept are refused."""
-        args, kwargs, embed = loads(
-            self.data,
-            self.content_type,
-            self.content_encoding,
-            accept=prepare_accept_content(app.conf.accept_content),
-        )
+        args, kwargs, embed = load(app, self.data, self.content_type, self.content_encoding)
         return args, kwargs, embed or {}
 
 
@@ -233,10 +228,6 @@ def _unless(value: str | None, derived: str) -> str | None:
 
 def _some(values: tuple[Any, Any, Any]) -> tuple[Any, Any, Any] | None:
     return values if any(value is not None for value in values) else None
-
-
-def _bytes(data: bytes | str) -> bytes:
-    return data.encode() if isinstance(data, str) else bytes(data)
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=str)

@@ -8,10 +8,10 @@ from typing import Any
 from celery import Celery, states
 from celery.exceptions import Retry
 from celery.utils.log import get_logger
-from kombu.utils.encoding import safe_repr
 
 from lowtide import hidden
 from lowtide.accept import Accepted
+from lowtide.celery_seam import shown as show
 from lowtide.envelope import Envelope
 
 logger = get_logger(__name__)
@@ -43,8 +43,8 @@ class TaskEvents:
         """Adds what a worker tells of a message when it comes, for a call that had none."""
         fields = {
             "name": task.name,
-            "args": safe_repr(args) if self._shows else hidden.veil(args),
-            "kwargs": safe_repr(kwargs) if self._shows else hidden.veil(kwargs),
+            "args": show(args) if self._shows else hidden.veil(args),
+            "kwargs": show(kwargs) if self._shows else hidden.veil(kwargs),
             "root_id": request["root_id"],
             "parent_id": request["parent_id"],
             "retries": 0,
@@ -60,7 +60,7 @@ class TaskEvents:
             self.add(task, "task-buffered", task_id, routing_key=f"lane {accepted.lane}")
         elif accepted.traced[0]:
             failure = accepted.traced[1]
-            fields = {"exception": safe_repr(failure.exception), "traceback": failure.traceback}
+            fields = {"exception": show(failure.exception), "traceback": failure.traceback}
             retried = isinstance(failure.exception, Retry)
             self.add(task, "task-retried" if retried else "task-failed", task_id, **fields)
         else:
@@ -73,15 +73,14 @@ class TaskEvents:
         task: Any,
         envelope: Envelope,
         task_id: str,
-        state: str,
-        retval: Any,
-        info: Any,
-        shown: str | None,
+        traced: tuple[Any, Any, Any, Any],
     ) -> None:
         """Adds the event that belongs to what Celery's tracer gave.
 
         The runtime is counted from the moment the call was accepted.
         """
+        retval, info, _, shown = traced
+        state = states.SUCCESS if info is None else info.state
         if state == states.SUCCESS:
             result = shown if self._shows else hidden.veil_item(retval)
             runtime = max(0.0, time.time() - envelope.accepted_at)
@@ -90,7 +89,7 @@ class TaskEvents:
             error = getattr(info.retval, "exc", None) or info.retval
             kind = "task-failed" if state == states.FAILURE else "task-retried"
             traceback = str(getattr(retval, "traceback", "") or "")
-            self.add(task, kind, task_id, exception=safe_repr(error), traceback=traceback)
+            self.add(task, kind, task_id, exception=show(error), traceback=traceback)
 
     def send(self) -> None:
         """Sends what was added. Events are for the eye: a broker that is down ends nothing."""

@@ -17,7 +17,7 @@ def run_number(retries: int, replaced: int) -> int:
         retries: How often the task was retried.
         replaced: Celery's `replaced_task_nesting`: how often the id got another task.
     """
-    return replaced * MOST_RETRIES + min(retries, MOST_RETRIES - 1)
+    return replaced * MOST_RETRIES + retries
 
 
 def custom_id(task_id: str, run: int, step: int) -> str:

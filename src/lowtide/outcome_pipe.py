@@ -5,6 +5,7 @@ a pipe is open, its backend's SUCCESS writes and chord parts are collected and g
 All else (failures, retries, the last part of each chord) first flushes the pipe and then takes
 Celery's own way. Other backends than Redis are left as they are.
 """
+# ruff: noqa: SLF001 - Celery's backends have no public place to step in
 
 from __future__ import annotations
 

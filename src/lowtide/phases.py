@@ -13,7 +13,7 @@ from lowtide.calls import Call
 from lowtide.envelope import Body, Envelope, Outcome, record
 from lowtide.errors import BufferUnreachable, LowtideError
 from lowtide.lane import Lane
-from lowtide.turn import Turn, turn_of
+from lowtide.turn import Turn, many, turn_of
 
 if TYPE_CHECKING:
     from lowtide.task import BatchTask
@@ -90,15 +90,14 @@ def run_now(task: BatchTask, args: Any, kwargs: Any) -> Any:
     if isinstance(outcome, LowtideError):
         raise outcome
     answer = Answer(*outcome, step.call.output)
-    return steps.jsonable(_completed(task, answer, many=step.call.many))
+    return _completed(task, answer, is_many=step.call.many)
 
 
 def _ask_now(task: BatchTask, call: Call) -> Outcome:
-    from lowtide import runtime
-    from lowtide.request import encode
+    from lowtide import accept, runtime
 
     # Checked as a batch would check it: what works eagerly works deferred.
-    lane, body, _ = encode(call, account=task.account)
+    lane, body, _ = accept.encoded(task, call)
     try:
         answer = runtime.of(task.app).run_now(lane, json.loads(body))
     except LowtideError as error:
@@ -119,12 +118,15 @@ def _result(task: BatchTask, envelope: Envelope, outcome: Outcome) -> Any:
         raise outcome
     endpoint, body = outcome
     output = _model(envelope.output) if envelope.output else task.output
-    return steps.jsonable(_completed(task, Answer(endpoint, body, output), many=envelope.many))
+    return _completed(task, Answer(endpoint, body, output), is_many=envelope.many)
 
 
-def _completed(task: BatchTask, answer: Answer, *, many: bool) -> Any:
-    # `many` is rare, and a `complete` that somebody wrote need not know it.
-    return task.complete(answer, many=True) if many else task.complete(answer)
+def _completed(task: BatchTask, answer: Answer, *, is_many: bool) -> Any:
+    token = many.set(is_many)
+    try:
+        return steps.jsonable(task.complete(answer))
+    finally:
+        many.reset(token)
 
 
 def _model(path: str) -> Any:

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from celery import Celery, current_app
+from celery import Celery
 from celery.canvas import Signature
 from celery.result import AsyncResult, GroupResult
 
 from lowtide import bulk, hidden, lifetimes
+from lowtide.celery_seam import this_app
 from lowtide.result import BatchResult
 from lowtide.task import DEADLINE_HEADER, due_at
 
@@ -99,4 +100,4 @@ def task_ref(name: str, app: Celery | None = None, *, queue: str | None = None) 
         app: The app to send with; the current app when left out.
         queue: Queue that those workers consume, if not the app's default.
     """
-    return TaskReference(name, app or current_app._get_current_object(), queue)
+    return TaskReference(name, app or this_app(), queue)

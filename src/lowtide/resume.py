@@ -15,6 +15,7 @@ from celery import Celery, states
 from celery.app.task import Context
 from celery.exceptions import Reject
 from celery.utils.log import get_logger
+from kombu.exceptions import OperationalError
 
 from lowtide import finality, steps
 from lowtide.accept import make_request, trace
@@ -229,16 +230,14 @@ def _traced(opened: _Opened, events: TaskEvents) -> Resumed:
     history = [recall(entry) for entry in opened.envelope.history]
     turn = Turn(request.task_id, history=[*history, outcome], envelope=opened.envelope)
     app = opened.task.app
-    try:
-        retval, info, _, shown = trace(app, opened.task, opened.request, turn)
-    except Reject as error:
-        # There is no message to reject: the task ends, as one rejected without requeue does.
-        opened.task.backend.mark_as_failure(request.task_id, error, request=opened.context)
-        return Resumed(opened.custom_id, "FAILURE")
+    traced = trace(app, opened.task, opened.request, turn)
+    info = traced[1]
     if isinstance(turn.step, steps.Asks) and info is not None and info.state == states.IGNORED:
         return _continued(opened, turn.step, outcome)
     state = states.SUCCESS if info is None else info.state
-    events.ended(opened.task, opened.envelope, request.task_id, state, retval, info, shown)
+    if state == states.REJECTED:
+        return _rejected(opened, info.retval)
+    events.ended(opened.task, opened.envelope, request.task_id, traced)
     return Resumed(opened.custom_id, state)
 
 
@@ -254,6 +253,15 @@ def _continued(opened: _Opened, step: steps.Asks, outcome: Outcome) -> Resumed:
         trace(opened.task.app, opened.task, opened.request, verdict)
         return Resumed(opened.custom_id, "FAILURE")
     return Resumed(opened.custom_id, "CONTINUED", following)
+
+
+def _rejected(opened: _Opened, error: Reject) -> Resumed:
+    """There is no message to reject. Celery rejects one, too, whose retry it could not send."""
+    if isinstance(error.reason, OperationalError):
+        logger.warning("The retry of task %s was not sent: %s", opened.task_id, error.reason)
+        return Resumed(opened.custom_id, "AGAIN")
+    opened.task.backend.mark_as_failure(opened.task_id, error, request=opened.context)
+    return Resumed(opened.custom_id, "FAILURE")
 
 
 def _unsure(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
-from celery import Celery, current_app, signals
+from celery import Celery, signals
 from celery.exceptions import TaskRevokedError
 from celery.utils.imports import symbol_by_name
 from celery.utils.log import get_logger
@@ -24,6 +24,7 @@ from celery.worker.state import task_reserved
 
 from lowtide import hidden
 from lowtide.accept import Accepted, Incoming, accept
+from lowtide.celery_seam import this_app
 from lowtide.envelope import Body
 
 logger = get_logger(__name__)
@@ -54,7 +55,7 @@ def batching(task: Any, app: Celery, consumer: Any, **kwargs: Any) -> Callable[.
 
 def accept_job(incoming: Sequence[Incoming], hostname: str) -> list[Accepted]:
     """What a pool process runs for one micro-batch."""
-    return accept(current_app._get_current_object(), incoming, hostname)
+    return accept(this_app(), incoming, hostname)
 
 
 class MicroBatch:
@@ -136,7 +137,7 @@ class Batcher:
 
     def __init__(self, consumer: Any) -> None:
         self.consumer = consumer
-        self._generation = consumer.restart_count
+        self.generation = consumer.restart_count
         self._lock = threading.RLock()
         self._requests: list[Any] = []
         self._bytes = 0
@@ -150,9 +151,9 @@ class Batcher:
         given back with its connection.
         """
         known: Batcher | None = getattr(consumer, "lowtide_batcher", None)
-        if known is None or known._generation != consumer.restart_count:
+        if known is None or known.generation != consumer.restart_count:
             if known is not None:
-                known._take()
+                known.take()
             known = consumer.lowtide_batcher = cls(consumer)
         return known
 
@@ -171,7 +172,7 @@ class Batcher:
 
     def flush(self) -> None:
         """Sends what is held to the pool."""
-        requests = self._take()
+        requests = self.take()
         if requests:
             self.consumer.on_task_request(MicroBatch(requests, self))
 
@@ -183,7 +184,8 @@ class Batcher:
                 self.consumer.qos.decrement_eventually(self._granted)
                 self._granted = 0
 
-    def _take(self) -> list[Any]:
+    def take(self) -> list[Any]:
+        """All that is held; its timer goes."""
         with self._lock:
             requests, self._requests = self._requests, []
             self._bytes = 0

@@ -117,18 +117,16 @@ class BatchTask(Task):
             params=self.params,
         )
 
-    def complete(self, answer: Answer, *, many: bool = False) -> Any:
+    def complete(self, answer: Answer) -> Any:
         """The result of a plain function, made from the answer; subclasses may override it.
 
         It runs as the task: `self.request`, `self.retry` and `self.replace` work.
-
-        Args:
-            answer: The provider's answer.
-            many: An embeddings call had several inputs: the result is the list of vectors.
         """
+        from lowtide import turn
+
         if self.postprocess is not None:
             return self.postprocess(answer)
-        return answer.value(many)
+        return answer.value(many=turn.many.get())
 
     def apply_async(
         self,

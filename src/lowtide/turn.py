@@ -44,6 +44,9 @@ class Turn:
     taken: bool = False
 
 
+many: ContextVar[bool] = ContextVar("lowtide_many", default=False)
+"""Whether the result being made is a list, as an embeddings call for several inputs gives."""
+
 _current: ContextVar[Turn | None] = ContextVar("lowtide_turn", default=None)
 
 
