@@ -10,6 +10,7 @@ _MODEL = "gpt-5-mini"
 
 MODEL = os.environ.get("TASKS_MODEL") or _MODEL
 EMBEDDING_MODEL = os.environ.get("TASKS_EMBEDDING_MODEL") or "text-embedding-3-small"
+MODERATION_MODEL = os.environ.get("TASKS_MODERATION_MODEL") or "omni-moderation-latest"
 
 
 def _params() -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lowtide.answer import Answer
     from lowtide.calls import Call, chat, complete, embed, image, moderate, respond
-    from lowtide.forecast import Estimate, dry_run
     from lowtide.errors import (
         AccountPaused,
         AttemptsExhausted,
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
         SettingsError,
     )
     from lowtide.following import GroupProgress, as_completed, progress
+    from lowtide.forecast import Estimate, dry_run
     from lowtide.moderation import checked
     from lowtide.reference import TaskReference, task_ref
     from lowtide.result import BatchResult

@@ -8,7 +8,7 @@ from array import array
 from typing import TYPE_CHECKING, Any
 
 from lowtide import schema
-from lowtide.calls import EMBEDDINGS, RESPONSES
+from lowtide.calls import COMPLETIONS, EMBEDDINGS, IMAGES, MODERATIONS, RESPONSES
 from lowtide.errors import InvalidAnswer
 
 if TYPE_CHECKING:
@@ -17,6 +17,23 @@ if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 _SHOWN_ERRORS = 5
+# Endpoints whose answers are lists, and the property that gives the list.
+_SEVERAL = {
+    EMBEDDINGS: "embeddings",
+    MODERATIONS: "judgements",
+    IMAGES: "images",
+    COMPLETIONS: "texts",
+}
+# Calls of the provider's own tools: made already, their use is in the answer.
+_MADE = frozenset(
+    {
+        "code_interpreter_call",
+        "file_search_call",
+        "image_generation_call",
+        "mcp_call",
+        "web_search_call",
+    }
+)
 _INCOMPLETE = {"max_output_tokens": "length", "content_filter": "content_filter"}
 
 
@@ -103,7 +120,8 @@ class Answer:
     def tool_calls(self) -> list[dict[str, Any]]:
         """The tool calls that the model wants made, in the endpoint's own form."""
         if self.endpoint == RESPONSES:
-            return [item for item in self._items if str(item.get("type")).endswith("_call")]
+            kinds = ((item, str(item.get("type"))) for item in self._items)
+            return [item for item, kind in kinds if kind.endswith("_call") and kind not in _MADE]
         return _dicts(self._message.get("tool_calls"))
 
     @property
@@ -127,28 +145,66 @@ class Answer:
             raise InvalidAnswer("The answer holds no embeddings.", {"code": "missing_output"})
         return [_vector(row.get("embedding")) for row in rows]
 
+    @property
+    def texts(self) -> list[str]:
+        """What a completions call wrote for each of its prompts, in their order."""
+        rows = sorted(_dicts(self.body.get("choices")), key=_index)
+        return [text for row in rows if isinstance(text := row.get("text"), str)]
+
+    @property
+    def judgements(self) -> list[dict[str, Any]]:
+        """The results of a moderations call, one for each input, with `flagged`.
+
+        Raises:
+            InvalidAnswer: The answer has none.
+        """
+        return self._rows("results", "moderation results")
+
+    @property
+    def images(self) -> list[dict[str, Any]]:
+        """The pictures of an images call, each with `b64_json` or `url`.
+
+        Raises:
+            InvalidAnswer: The answer has none.
+        """
+        return self._rows("data", "images")
+
     def value(self, many: bool = False) -> Any:  # noqa: FBT001, FBT002 - read as value(call.many)
         """What a plain task returns: JSON values only.
 
         The validated object as a dict when there is an `output` model; the vector of an
-        embeddings call, or all of them with `many`; the whole message when the model answered
-        with tool calls alone; the text otherwise. Other endpoints give the body itself.
+        embeddings call, the judgement of a moderations call, the picture of an images call, or
+        all of them with `many`; the whole message when the model answered with tool calls; the
+        text otherwise. Other endpoints give the body itself.
 
         Raises:
             InvalidAnswer: The answer does not validate, is a refusal, or is empty of all these.
         """
-        if self.endpoint == EMBEDDINGS:
-            return self.embeddings if many else self.embedding
-        if self.output is not None and not self.tool_calls:
+        several = _SEVERAL.get(self.endpoint)
+        if several is not None:
+            found = getattr(self, several)
+            return found if many else self._only(found)
+        if self.tool_calls:
+            return self._items if self.endpoint == RESPONSES else self._message
+        if self.output is not None:
             return self.parsed.model_dump(mode="json")
         text = self.text
         if text:
             return text
-        if self.tool_calls:
-            return self._items if self.endpoint == RESPONSES else self._message
         if self.refusal is not None:
             raise self._invalid("refusal", "The model refused to answer.")
         return text if self._choice or self._items else self.body
+
+    def _only(self, found: list[Any]) -> Any:
+        if not found:
+            raise self._invalid("missing_output", "The answer is empty.")
+        return found[0]
+
+    def _rows(self, field: str, what: str) -> list[dict[str, Any]]:
+        rows = _dicts(self.body.get(field))
+        if not rows:
+            raise self._invalid("missing_output", f"The answer holds no {what}.")
+        return rows
 
     @property
     def _choice(self) -> dict[str, Any]:

@@ -209,6 +209,7 @@ def _chord(app: Celery, chord: Any, results: GroupResult) -> tuple[Any, GroupRes
 
 
 def arguments_of(call: Any) -> Arguments:
+    """The positional and keyword arguments of one of the calls that `delay_many` is given."""
     if isinstance(call, Signature):
         return list(call.args), dict(call.kwargs)
     if isinstance(call, tuple):

@@ -15,23 +15,29 @@ if TYPE_CHECKING:
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
 EMBEDDINGS = "/v1/embeddings"
+COMPLETIONS = "/v1/completions"
+MODERATIONS = "/v1/moderations"
+IMAGES = "/v1/images/generations"
 
 # Where a bare prompt goes in the body of each endpoint that has a batch form.
 PROMPT_FIELD: Mapping[str, str] = {
     CHAT: "messages",
     RESPONSES: "input",
     EMBEDDINGS: "input",
-    "/v1/completions": "prompt",
-    "/v1/moderations": "input",
-    "/v1/images/generations": "prompt",
+    COMPLETIONS: "prompt",
+    MODERATIONS: "input",
+    IMAGES: "prompt",
     "/v1/images/edits": "prompt",
     "/v1/videos": "prompt",
 }
 
+# The field in which a call may have several inputs, each with an answer of its own.
+_SEVERAL = {EMBEDDINGS: "input", MODERATIONS: "input", COMPLETIONS: "prompt"}
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One model call as a task asks for it; made by `chat`, `respond` and `embed`.
+    """One model call as a task asks for it; made by `chat`, `respond`, `embed` and others.
 
     Attributes:
         endpoint: Path of the API, such as "/v1/chat/completions".
@@ -45,13 +51,18 @@ class Call:
 
     @property
     def many(self) -> bool:
-        """True when the answer is a list: an embeddings call for several inputs."""
-        given = self.body.get("input")
-        return (
-            self.endpoint == EMBEDDINGS
-            and isinstance(given, list | tuple)
-            and any(not isinstance(item, int) for item in given)
-        )
+        """True when the answer is a list: a call for several embeddings, judgements or pictures.
+
+        One input may be a list too: of tokens, or of the parts of one message.
+        """
+        if self.endpoint == IMAGES:
+            return (self.body.get("n") or 1) != 1
+        given = self.body.get(_SEVERAL.get(self.endpoint, ""))
+        if not isinstance(given, list | tuple):
+            return False
+        if self.endpoint == MODERATIONS:
+            return all(isinstance(item, str) for item in given)
+        return any(not isinstance(item, int) for item in given)
 
 
 def chat(
@@ -109,6 +120,47 @@ def embed(
     """A call of `/v1/embeddings`: one vector for a str, a list of vectors for a list of str."""
     given = input if isinstance(input, str) else list(input)
     return _call(EMBEDDINGS, {"input": given, **params}, model, None)
+
+
+def complete(
+    prompt: str | Sequence[str],
+    *,
+    model: str | None = None,
+    **params: Any,
+) -> Call:
+    """A call of the older `/v1/completions`: one text for a str, a list of texts for a list."""
+    given = prompt if isinstance(prompt, str) else list(prompt)
+    return _call(COMPLETIONS, {"prompt": given, **params}, model, None)
+
+
+def moderate(
+    input: str | Sequence[str] | Sequence[Mapping[str, Any]],  # noqa: A002 - the API's own name
+    *,
+    model: str | None = None,
+    **params: Any,
+) -> Call:
+    """A call of `/v1/moderations`.
+
+    Args:
+        input: A text, a list of texts (one judgement each), or the parts of one message, texts
+            and images, as the API has them.
+        model: Model name; the task's own when left out.
+        params: Other parameters of the API.
+    """
+    given = input if isinstance(input, str) else list(input)
+    return _call(MODERATIONS, {"input": given, **params}, model, None)
+
+
+def image(prompt: str, *, model: str | None = None, n: int = 1, **params: Any) -> Call:
+    """A call of `/v1/images/generations`.
+
+    Args:
+        prompt: What the picture shows.
+        model: Model name; the task's own when left out.
+        n: How many pictures.
+        params: Other parameters of the API, such as `size="1024x1024"`.
+    """
+    return _call(IMAGES, {"prompt": prompt, "n": n, **params}, model, None)
 
 
 def _call(
@@ -172,7 +224,7 @@ def _prompt(returned: object, endpoint: str) -> Any:
         return list(returned)
     raise InvalidRequest(
         f"The task gave {_kind(returned)} as its request; return a str, a list of messages, "
-        "a full body as a dict, or chat(...), respond(...), embed(...)."
+        "a full body as a dict, or chat(...), respond(...), embed(...) and the like."
     )
 
 

@@ -63,7 +63,7 @@ class EndpointNotBatchable(InvalidRequest):
 
 
 class RequestRejected(LowtideError):
-    """The provider refused this request for good (its 4xx, or a validation error naming its line)."""
+    """The provider refused this request for good: its 4xx, or a validation error of its line."""
 
 
 class RequestExpired(LowtideError):
@@ -80,6 +80,10 @@ class BatchFailed(LowtideError):
 
 class InvalidAnswer(LowtideError):
     """The answer does not validate against the task's `output` model."""
+
+
+class Flagged(LowtideError):
+    """A moderation model flagged the input, so that it was not sent; `details` names why."""
 
 
 class DeadlineExceeded(LowtideError):

@@ -240,10 +240,51 @@ def test_no_vectors_at_all():
         Answer(EMBEDDINGS, {"data": []}).value()
 
 
-def test_other_endpoints_give_their_body():
-    body = {"id": "modr-1", "results": [{"flagged": False}]}
+MODERATED = {"id": "modr-1", "results": [{"flagged": False}, {"flagged": True}]}
+PICTURES = {"created": 1, "data": [{"b64_json": "AA=="}, {"url": "https://x/2.png"}]}
+WRITTEN = {"choices": [{"index": 1, "text": "two"}, {"index": 0, "text": "one"}]}
 
-    assert Answer("/v1/moderations", body).value() == body
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "several"),
+    [
+        ("/v1/moderations", MODERATED, MODERATED["results"]),
+        ("/v1/images/generations", PICTURES, PICTURES["data"]),
+        ("/v1/completions", WRITTEN, ["one", "two"]),
+    ],
+)
+def test_endpoints_of_lists_give_one_or_all(endpoint: str, body: dict[str, Any], several: Any):
+    assert Answer(endpoint, body).value() == several[0]
+    assert Answer(endpoint, body).value(True) == several
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/moderations", "/v1/images/generations", "/v1/completions"])
+def test_endpoints_of_lists_refuse_an_empty_answer(endpoint: str):
+    with pytest.raises(InvalidAnswer):
+        Answer(endpoint, {"id": "x"}).value()
+
+
+def test_other_endpoints_give_their_body():
+    body = {"id": "video_1", "status": "completed"}
+
+    assert Answer("/v1/videos", body).value() == body
+
+
+def test_words_beside_tool_calls_do_not_hide_them():
+    chat_call = chat_answer("Let me look.", None, "tool_calls", tool_calls=[TOOL])
+
+    assert chat_call.value()["tool_calls"] == [TOOL]
+    assert chat_call.value()["content"] == "Let me look."
+
+
+def test_tools_that_the_provider_ran_itself_leave_a_text():
+    search = {"type": "web_search_call", "status": "completed"}
+    message = {"type": "message", "content": [{"type": "output_text", "text": "Found."}]}
+    answer = Answer(RESPONSES, {"status": "completed", "output": [search, message]})
+
+    assert answer.value() == "Found."
+    assert answer.tool_calls == []
+    assert answer.finish_reason == "stop"
 
 
 def test_a_repr_never_shows_the_text():
