@@ -9,11 +9,12 @@ from celery.utils.log import get_logger
 from celery.worker import state
 from redis.exceptions import RedisError
 
-from lowtide import failpoints, runtime
+from lowtide import failpoints, pulse, queues, runtime
 
 logger = get_logger(__name__)
 _CLAIMS_A_TICK = 100
 _LOG_EVERY = 60.0
+_LOOK_EVERY = 10.0
 
 
 class LowtideStep(bootsteps.StartStopStep):
@@ -27,10 +28,9 @@ class LowtideStep(bootsteps.StartStopStep):
         self.runtime = runtime.of(consumer.app)
         self.quiet_until = 0.0
         self.revokes = Revokes()
-        queues = consumer.app.amqp.queues
-        # A worker that was given -Q consumes what it was told to, no more.
-        if queues._consume_from is None:  # noqa: SLF001 - Celery has no public name for it
-            queues.select_add(self.runtime.settings.queue)
+        self.pulse = pulse.Pulse(consumer.hostname)
+        settings = self.runtime.settings
+        queues.consume(consumer.app, settings.queue, settings.deliver_queue or settings.queue)
 
     def start(self, consumer: Any) -> None:
         """Starts ticking. A reconnect of the consumer comes here again, after `stop`."""
@@ -51,6 +51,7 @@ class LowtideStep(bootsteps.StartStopStep):
         """Claims what is due and sends it. Never raises: the hub would restart the consumer."""
         try:
             tick(self.runtime)
+            self.pulse.beat(self.runtime)
             self.revokes.pass_on(self.runtime)
         except (RedisError, OSError) as error:
             now = self.runtime.clock.monotonic()
@@ -66,12 +67,15 @@ class Revokes:
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
+        self._look_at = 0.0
 
     def pass_on(self, rt: runtime.Runtime) -> int:
         """Sends newly revoked tasks that wait in lowtide to be ended; returns how many."""
-        known = state.revoked
-        if len(known) == len(self._seen):
+        known, clock = state.revoked, rt.clock.monotonic()
+        # Celery forgets the oldest: a full set changes without growing.
+        if len(known) == len(self._seen) and clock < self._look_at:
             return 0
+        self._look_at = clock + _LOOK_EVERY
         now = set(known)
         fresh, self._seen = now - self._seen, now
         if not fresh:

@@ -7,7 +7,6 @@ already is then skipped.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from celery.utils.log import get_logger
 
 from lowtide import failpoints, outcomes
 from lowtide.finishing import finish
+from lowtide.leases import claimed
 from lowtide.pipeline import Next
 
 if TYPE_CHECKING:
@@ -57,15 +57,8 @@ def _deliver_slice(
     hostname: str,
 ) -> None:
     by_id = {outcome.custom_id: outcome for outcome in found}
-    claim = new_claim(rt)
-    rows = rt.ledger.claim(batch.id, list(by_id), claim, rt.settings.lease)
-    failpoints.reach("deliver.claimed")
-    finish(rt, batch, claim, rows, found=by_id, hostname=hostname)
-
-
-def new_claim(rt: Runtime) -> str:
-    """A claim that no other run of a step has: the fencing token of what it writes."""
-    return f"{rt.owner}:{uuid.uuid4().hex[:12]}"
+    with claimed(rt, batch.id, list(by_id)) as claim:
+        finish(rt, batch, claim, found=by_id, hostname=hostname)
 
 
 def _close(rt: Runtime, batch: BatchRow) -> None:

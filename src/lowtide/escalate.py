@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from celery.utils.log import get_logger
 
-from lowtide.deliver import new_claim
 from lowtide.errors import LowtideError, ProviderError, RequestRejected
 from lowtide.finishing import Tier, finish
+from lowtide.leases import Claim, claimed
 from lowtide.outcomes import Answered, Failed
 from lowtide.pipeline import Next
 from lowtide.request import unpack
 
 if TYPE_CHECKING:
-    from lowtide.ledger import BatchRow, ClaimedRow
+    from lowtide.ledger import BatchRow
     from lowtide.request import Request
     from lowtide.runtime import Runtime
 
@@ -54,23 +54,24 @@ def escalate(rt: Runtime, _scope: str, hostname: str) -> Next | None:
 
 
 def _escalate_batch(rt: Runtime, batch: BatchRow, custom_ids: Sequence[str], hostname: str) -> None:
-    claim = new_claim(rt)
-    # Long enough for both services, so that nobody else asks again meanwhile.
-    ttl = rt.settings.escalate_reserve * 2 + rt.settings.lease
-    rows = rt.ledger.claim(batch.id, custom_ids, claim, ttl)
     lane = batch.to_lane()
-    requests = {row.custom_id: unpack(row.custom_id, lane, row.blob) for row in rows}
-    over = [row for row in rows if _is_over(rt, requests[row.custom_id])]
-    _give_up(rt, batch, claim, over, hostname)
-    in_time = [row for row in rows if row not in over]
-    if in_time and not _may_spend(rt):
-        rt.ledger.unclaim([row.custom_id for row in in_time], claim)
-        for row in in_time:
-            rt.ledger.postpone([row.custom_id], requests[row.custom_id].deadline)
-    else:
-        _ask_all(rt, batch, claim, in_time, requests=requests, hostname=hostname)
+    with claimed(rt, batch.id, custom_ids) as claim:
+        requests = {row.custom_id: unpack(row.custom_id, lane, row.blob) for row in claim.rows}
+        over = [row for row in claim.rows if _is_over(rt, requests[row.custom_id])]
+        _give_up(rt, batch, Claim(claim.token, over), hostname)
+        in_time = Claim(claim.token, [row for row in claim.rows if row not in over])
+        if _may_spend(rt):
+            _ask_all(rt, batch, in_time, requests=requests, hostname=hostname)
+        else:
+            for row in in_time.rows:
+                _put_off(rt, claim.token, row.custom_id, requests[row.custom_id].deadline)
     if batch.state == "SUBMITTED" and rt.ledger.undelivered(batch.id) == 0:
         rt.provider(batch.account).cancel(str(batch.provider_batch_id))
+
+
+def _put_off(rt: Runtime, token: str, custom_id: str, at: float | None) -> None:
+    rt.ledger.unclaim([custom_id], token)
+    rt.ledger.postpone([custom_id], at)
 
 
 def _is_over(rt: Runtime, request: Request) -> bool:
@@ -88,44 +89,37 @@ def _may_spend(rt: Runtime) -> bool:
     return spent < cap
 
 
-def _give_up(
-    rt: Runtime, batch: BatchRow, claim: str, rows: Sequence[ClaimedRow], hostname: str
-) -> None:
+def _give_up(rt: Runtime, batch: BatchRow, claim: Claim, hostname: str) -> None:
     """The deadline passed without an answer."""
     details = {"lane": batch.lane, "batch": batch.provider_batch_id}
     message = "The call's deadline passed before its batch was answered."
     failed = {
-        row.custom_id: Failed(row.custom_id, "DeadlineExceeded", message, details) for row in rows
+        row.custom_id: Failed(row.custom_id, "DeadlineExceeded", message, details)
+        for row in claim.rows
     }
-    if rows:
-        finish(rt, batch, claim, rows, found=failed, hostname=hostname)
+    if failed:
+        finish(rt, batch, claim, found=failed, hostname=hostname)
 
 
 def _ask_all(
-    rt: Runtime,
-    batch: BatchRow,
-    claim: str,
-    rows: Sequence[ClaimedRow],
-    *,
-    requests: dict[str, Request],
-    hostname: str,
+    rt: Runtime, batch: BatchRow, claim: Claim, *, requests: dict[str, Request], hostname: str
 ) -> None:
-    """Asks for all of `rows`, some at a time; each is finished as soon as it is answered."""
-    if not rows:
+    """Asks for all claimed requests, some at a time; each is finished when it is answered."""
+    if not claim.rows:
         return
-    logger.info("Batch %s: %d calls are escalated", batch.id, len(rows))
+    logger.info("Batch %s: %d calls are escalated", batch.id, len(claim.rows))
     with ThreadPoolExecutor(rt.settings.escalate_concurrency) as pool:
-        asked = [(row, pool.submit(_ask, rt, requests[row.custom_id])) for row in rows]
+        asked = [(row, pool.submit(_ask, rt, requests[row.custom_id])) for row in claim.rows]
         for row, future in asked:
             tier, outcome = future.result()
             if outcome is None:
-                rt.ledger.unclaim([row.custom_id], claim)
-                deadline = requests[row.custom_id].deadline or rt.clock.now()
                 again = rt.clock.now() + rt.settings.retry_delay
-                rt.ledger.postpone([row.custom_id], min(again, deadline))
+                deadline = requests[row.custom_id].deadline or again
+                _put_off(rt, claim.token, row.custom_id, min(again, deadline))
             else:
+                one = Claim(claim.token, [row])
                 found = {row.custom_id: outcome}
-                finish(rt, batch, claim, [row], found=found, hostname=hostname, tier=tier)
+                finish(rt, batch, one, found=found, hostname=hostname, tier=tier)
 
 
 def _ask(rt: Runtime, request: Request) -> tuple[Tier, Answered | Failed | None]:

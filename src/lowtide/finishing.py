@@ -19,7 +19,8 @@ from lowtide.resume import Resumed, Resumption, resume
 from lowtide.tokens import Usage
 
 if TYPE_CHECKING:
-    from lowtide.ledger import BatchRow, ClaimedRow
+    from lowtide.leases import Claim
+    from lowtide.ledger import BatchRow
     from lowtide.runtime import Runtime
 
 logger = get_logger(__name__)
@@ -42,8 +43,7 @@ _OVER = frozenset({"SUCCESS", "FAILURE", "REVOKED", "SKIPPED"})
 def finish(
     rt: Runtime,
     batch: BatchRow,
-    claim: str,
-    rows: Sequence[ClaimedRow],
+    claim: Claim,
     *,
     found: Mapping[str, Answered | Failed],
     hostname: str,
@@ -54,9 +54,8 @@ def finish(
 
     Args:
         batch: The batch that the requests are in.
-        claim: Under which they are claimed.
-        rows: The claimed requests.
-        found: custom_id → outcome, for each of `rows`.
+        claim: The requests, claimed.
+        found: custom_id → outcome, for each of them.
         hostname: Name of this worker, for Celery's events.
         tier: Who answered.
         revoked: Ids of tasks that are revoked.
@@ -67,7 +66,7 @@ def finish(
     lane = batch.to_lane()
     bodies: dict[str, dict[str, Any]] = {}
     items = []
-    for row in rows:
+    for row in claim.rows:
         request = unpack(row.custom_id, lane, row.blob)
         outcome = found[row.custom_id]
         if isinstance(outcome, Answered):
@@ -86,20 +85,20 @@ def finish(
         for each in resumed
         if each.state in _STATES
     ]
-    rt.ledger.settle(claim, settled)
+    rt.ledger.settle(claim.token, settled)
     failpoints.reach("deliver.settled")
-    _leave(rt, batch, claim, resumed)
+    _leave(rt, batch, claim.token, resumed)
     task_of = {item.custom_id: item.request.task_id for item in items}
     rt.buffer.forget([task_of[each.custom_id] for each in resumed if each.state in _OVER])
     failpoints.reach("deliver.forgotten")
     return len(settled)
 
 
-def _leave(rt: Runtime, batch: BatchRow, claim: str, resumed: Sequence[Resumed]) -> None:
+def _leave(rt: Runtime, batch: BatchRow, token: str, resumed: Sequence[Resumed]) -> None:
     """Gives back the claims of what could not be finished here, for another replica to try."""
     later = [each.custom_id for each in resumed if each.state not in _STATES]
     if later:
-        rt.ledger.unclaim(later, claim)
+        rt.ledger.unclaim(later, token)
         logger.warning("Batch %s: %d answers are delivered later", batch.id, len(later))
 
 

@@ -1,22 +1,39 @@
-"""Holding a batch for one step: a lease that is renewed while the step runs."""
+"""Holding what a step works on: leases of batches and claims of requests, renewed meanwhile."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
 
+from lowtide import failpoints
 from lowtide.errors import LedgerUnavailable, StateError
 
 if TYPE_CHECKING:
-    from lowtide.ledger import Lease, Ledger
+    from lowtide.ledger import ClaimedRow, Lease
     from lowtide.runtime import Runtime
 
 logger = get_logger(__name__)
 _RENEWALS_A_LEASE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Requests that this run of a step alone may finish.
+
+    Attributes:
+        token: Fences what is written for them; no other run has it.
+        rows: The requests; those that others hold, or that have their outcome, are not among
+            them.
+    """
+
+    token: str
+    rows: Sequence[ClaimedRow]
 
 
 @contextmanager
@@ -33,24 +50,45 @@ def held(rt: Runtime, batch_id: str) -> Iterator[Lease]:
     lease = rt.ledger.lease(batch_id, rt.owner, ttl)
     if lease is None:
         raise StateError(f"Batch {batch_id} is held by another replica.", {"batch": batch_id})
-    over = threading.Event()
-    renewer = threading.Thread(
-        target=_renew, args=(rt.ledger, lease, ttl, over), name=f"lease-{batch_id}", daemon=True
-    )
-    renewer.start()
     try:
-        yield lease
+        with _renewed(lambda: rt.ledger.renew(lease, ttl), ttl, f"lease of {batch_id}"):
+            yield lease
     finally:
-        over.set()
-        renewer.join()
         rt.ledger.release(lease)
 
 
-def _renew(ledger: Ledger, lease: Lease, ttl: float, over: threading.Event) -> None:
-    while not over.wait(ttl / _RENEWALS_A_LEASE):
-        try:
-            ledger.renew(lease, ttl)
-        except StateError:
-            return  # lost: whatever the step writes now is refused
-        except LedgerUnavailable as error:
-            logger.warning("Lease of %s not renewed: %s", lease.batch_id, error)
+@contextmanager
+def claimed(rt: Runtime, batch_id: str, custom_ids: Collection[str]) -> Iterator[Claim]:
+    """Claims requests of a batch, and renews the claim until the block ends.
+
+    What has no outcome then stays claimed until its lease is over, unless it is given back.
+    """
+    ttl = rt.settings.lease
+    token = f"{rt.owner}:{uuid.uuid4().hex[:12]}"
+    claim = Claim(token, rt.ledger.claim(batch_id, custom_ids, token, ttl))
+    failpoints.reach("deliver.claimed")
+    ids = [row.custom_id for row in claim.rows]
+    with _renewed(lambda: rt.ledger.extend(ids, token, ttl), ttl, f"claim in {batch_id}"):
+        yield claim
+
+
+@contextmanager
+def _renewed(renew: Callable[[], object], ttl: float, what: str) -> Iterator[None]:
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.wait(ttl / _RENEWALS_A_LEASE):
+            try:
+                renew()
+            except StateError:
+                return  # lost: whatever the step writes now is refused
+            except LedgerUnavailable as error:
+                logger.warning("The %s was not renewed: %s", what, error)
+
+    keeper = threading.Thread(target=keep, name=what, daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        keeper.join()

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
 
-from lowtide.deliver import new_claim
 from lowtide.finishing import finish
 from lowtide.lane import Lane
+from lowtide.leases import claimed
 from lowtide.ledger import NewBatch, NewRequest, new_batch_id
 from lowtide.outcomes import Failed
 from lowtide.request import unpack
@@ -106,10 +106,10 @@ def _revoke_in(
     batch = rt.ledger.batch(batch_id)
     if batch is None:
         return
-    claim = new_claim(rt)
-    rows = rt.ledger.claim(batch_id, custom_ids, claim, rt.settings.lease)
-    gone = {row.custom_id: Failed(row.custom_id, "LowtideError", "revoked", {}) for row in rows}
-    finish(rt, batch, claim, rows, found=gone, hostname=hostname, revoked=task_ids)
-    logger.info("Batch %s: %d requests were revoked", batch_id, len(rows))
+    with claimed(rt, batch_id, custom_ids) as claim:
+        ids = [row.custom_id for row in claim.rows]
+        gone = {custom_id: Failed(custom_id, "LowtideError", "revoked", {}) for custom_id in ids}
+        finish(rt, batch, claim, found=gone, hostname=hostname, revoked=task_ids)
+    logger.info("Batch %s: %d requests were revoked", batch_id, len(ids))
     if batch.state == "SUBMITTED" and rt.ledger.undelivered(batch_id) == 0:
         rt.provider(batch.account).cancel(str(batch.provider_batch_id))

@@ -144,9 +144,7 @@ def _patience(rt: Runtime, batch: BatchRow) -> float:
 def _upload(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> BatchRow:
     with _spooled(rt, batch) as (path, count):
         if not count:
-            return rt.ledger.move(
-                lease, BatchState.CANCELLED, reason="every request left the batch"
-            )
+            return _empty(rt, lease)
         if lease.fence > 1:
             _forget_uploads(provider, batch)
         file_id = provider.upload(path, batch_id=batch.id)
@@ -170,6 +168,10 @@ def _forget_uploads(provider: Provider, batch: BatchRow) -> None:
         logger.info("Batch %s: earlier uploads not looked for: %s", batch.id, error)
 
 
+def _empty(rt: Runtime, lease: Lease) -> BatchRow:
+    return rt.ledger.move(lease, BatchState.CANCELLED, reason="every request left the batch")
+
+
 @contextmanager
 def _spooled(rt: Runtime, batch: BatchRow) -> Iterator[tuple[Path, int]]:
     """The batch's file on disk for the length of the block, and how many lines it has."""
@@ -186,6 +188,10 @@ def _spooled(rt: Runtime, batch: BatchRow) -> Iterator[tuple[Path, int]]:
 
 def _create(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> BatchRow:
     failpoints.reach("submit.noted_file")
+    if rt.ledger.undelivered(batch.id) == 0:
+        # All were revoked or escalated since the upload.
+        provider.delete_file(str(batch.input_file_id))
+        return _empty(rt, lease)
     batch = rt.ledger.move(lease, BatchState.SUBMITTING, submitting_at=rt.clock.now())
     failpoints.reach("submit.intended")
     try:

@@ -15,10 +15,10 @@ from lowtide.errors import ProviderError, StateError
 from lowtide.leases import held
 from lowtide.ledger import BatchState
 from lowtide.pipeline import Next
+from lowtide.providers import RemoteBatch
 
 if TYPE_CHECKING:
     from lowtide.ledger import BatchRow
-    from lowtide.providers import RemoteBatch
     from lowtide.runtime import Runtime
 
 logger = get_logger(__name__)
@@ -56,10 +56,13 @@ def _track_account(
         remotes = rt.provider(account).statuses([str(batch.provider_batch_id) for batch in batches])
     except ProviderError as error:
         logger.warning("Account %s: status not read, trying again: %s", account, error)
-        remotes = {}
+        return {batch.id: _again(rt, batch) for batch in batches}
     after: dict[str, Next | None] = {}
     for batch in batches:
         remote = remotes.get(str(batch.provider_batch_id))
+        if remote is None and _late(rt, batch) > rt.settings.stuck_after:
+            # The provider does not know it any more, and its window is long over.
+            remote = RemoteBatch(str(batch.provider_batch_id), "expired")
         if remote is not None and remote.ended:
             try:
                 after[batch.id] = _end(rt, batch, remote)
@@ -109,12 +112,17 @@ def _end_if_stuck(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> None:
     It is followed on until the provider says that it ended: only then is what it did not finish
     sent again, so that nothing is ever in two batches that run.
     """
-    window = rt.settings.window(batch.account)
-    window_end = batch.expires_at or (batch.submitted_at or rt.clock.now()) + window
-    late = rt.clock.now() - window_end
+    late = _late(rt, batch)
     if late > rt.settings.stuck_after and remote.status != "cancelling":
         logger.warning("Batch %s is %.0f h past its window: cancelling it", batch.id, late / 3600)
         rt.provider(batch.account).cancel(remote.id)
+
+
+def _late(rt: Runtime, batch: BatchRow) -> float:
+    """Seconds since the end of the batch's window; negative before it."""
+    window = rt.settings.window(batch.account)
+    window_end = batch.expires_at or (batch.submitted_at or rt.clock.now()) + window
+    return rt.clock.now() - window_end
 
 
 def _end(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> Next:

@@ -178,3 +178,21 @@ def test_a_batch_far_past_its_window_is_cancelled_once_and_followed_to_its_end(
     assert provider.calls.count("cancel") == 1
     assert after[batch_id] is not None
     assert state_of(rt, batch_id) == BatchState.SUBMITTED
+
+
+def test_a_batch_that_the_provider_lost_is_sent_again_once_its_window_is_long_over(
+    rt: Runtime, provider: Interfering
+) -> None:
+    given = requests(1)
+    batch_id = sealed(rt, given)
+    submit(rt, batch_id)
+    provider.after["statuses"] = lambda _found: {}
+
+    assert track(rt, [batch_id])[batch_id] is not None
+    assert state_of(rt, batch_id) == "SUBMITTED"
+    rt.settings.stuck_after = -90_000.0
+    track(rt, [batch_id])
+    fetch(rt, batch_id)
+
+    (again,) = [each for each in rt.ledger.batches() if each.parent == batch_id]
+    assert rt.ledger.ids(again.id) == {given[0].custom_id}
