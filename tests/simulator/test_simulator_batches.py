@@ -204,6 +204,40 @@ def test_files_come_back_as_they_were_and_go(bench):
             ask(file.id)
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "tide; 1.jsonl", "fl\u00fct 'x'.jsonl", "潮.JSONL"])
+def test_a_file_keeps_its_name(bench, name):
+    file = bench.upload(chat_lines(1), name)
+    assert bench.client.files.retrieve(file.id).filename == name
+    assert bench.content(file.id) == chat_lines(1)
+
+
+def test_a_chunked_upload_without_a_length_is_received(bench):
+    form = (
+        b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
+        + chat_lines(50)
+        + b"\r\n--x--\r\n"
+    )
+    answer = bench.client._client.post(
+        f"{bench.server.base_url}/files",
+        content=(form[i : i + 777] for i in range(0, len(form), 777)),
+        headers={"Authorization": "Bearer k", "Content-Type": "multipart/form-data; boundary=x"},
+    )
+    assert answer.json()["bytes"] == len(chat_lines(50))
+    assert bench.content(answer.json()["id"]) == chat_lines(50)
+
+
+@pytest.mark.parametrize("body", [b"", b"--x\r\n", b"--y--\r\n", b"junk"])
+def test_a_broken_form_is_a_400(bench, body):
+    answer = bench.client._client.post(
+        f"{bench.server.base_url}/files",
+        content=body,
+        headers={"Authorization": "Bearer k", "Content-Type": "multipart/form-data; boundary=x"},
+    )
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
 def test_files_expire(bench, batch_clock):
     file = bench.client.files.create(
         file=("a.jsonl", chat_lines(1)),

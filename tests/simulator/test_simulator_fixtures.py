@@ -24,7 +24,7 @@ __all__ = [
     "lowtide_worker_process",
 ]
 
-SHOP = '''
+SHOP = """
 import os
 from celery import Celery
 from lowtide import batch_task
@@ -38,7 +38,7 @@ app = Celery(
 @batch_task(name="shop.summarize", model="gpt-5-mini")
 def summarize(text):
     return f"Summarise:\\n\\n{text}"
-'''
+"""
 
 
 @batch_task(name="fixtures.summarize", model="gpt-5-mini")
@@ -50,7 +50,9 @@ def summarize(text):
 def test_a_task_runs_on_a_worker_in_a_thread(lowtide_app, lowtide_worker, batch_server):
     assert current_app._get_current_object() is lowtide_app
     results = [summarize.delay(f"The tide number {n} is low.") for n in range(20)]
-    assert [r.get(timeout=60) for r in results] == [f"The tide number {n} is low." for n in range(20)]
+    assert [r.get(timeout=60) for r in results] == [
+        f"The tide number {n} is low." for n in range(20)
+    ]
     assert batch_server.totals()["billed"] == 20
 
 

@@ -14,6 +14,7 @@ the schema cannot say so.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import orjson
@@ -23,10 +24,14 @@ from lowtide.simulator import Account, SimulatorServer, SimulatorSettings
 from tests.simulator.support import CHAT, Bench, chat_lines
 from tests.simulator.test_simulator_contract import CONTRACT, contract_dir
 
-schemathesis = pytest.importorskip("schemathesis")
+if os.environ.get("CI") == "true":
+    import schemathesis
+else:
+    schemathesis = pytest.importorskip("schemathesis")
 
-from hypothesis import HealthCheck, given, settings  # noqa: E402 - only with schemathesis
-from schemathesis.specs.openapi import checks  # noqa: E402
+from hypothesis import HealthCheck, given, settings
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi import checks
 
 __all__ = ["contract_dir"]
 
@@ -60,8 +65,9 @@ def official(served):
     schema = schemathesis.openapi.from_dict(document)
     schema.config.update(base_url=served.base_url)
     assert sorted(OPERATIONS) == sorted(
-        (operation.ok().path, operation.ok().method.upper())
-        for operation in schema.get_all_operations()
+        (found.ok().path, found.ok().method.upper())
+        for found in schema.get_all_operations()
+        if isinstance(found, Ok)
     )
     return schema
 

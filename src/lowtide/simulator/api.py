@@ -77,7 +77,7 @@ class FilesAndBatches:
     def routes(self) -> list[Route]:
         """All routes, without the ``/v1`` prefix."""
         return [
-            Route("/files", self.upload, methods=["POST"]),
+            Route(self._world.service.upload_path, self.upload, methods=["POST"]),
             Route("/files", self.list_files, methods=["GET"]),
             Route("/files/{file_id}", self.get_file, methods=["GET"]),
             Route("/files/{file_id}", self.delete_file, methods=["DELETE"]),
@@ -101,11 +101,14 @@ class FilesAndBatches:
             with part.open("rb") as content:
                 head = content.read(4096)
             purpose = parameters.check_upload(
-                upload.fields, str(upload.filename), upload.size, head
+                upload.fields, str(upload.filename), upload.size, head, world.service
             )
-            if purpose == "batch" and upload.size > world.settings.limits.max_bytes:
+            if (
+                purpose == world.service.batch_purpose
+                and upload.size > world.settings.limits.max_bytes
+            ):
                 raise ApiError(400, "File is too large.", param="file")
-            life = parameters.upload_life(purpose, upload.fields)
+            life = parameters.upload_life(purpose, upload.fields, world.service)
             now = world.clock.now()
             file = FileRecord(
                 new_file_id(), account.name, upload.size, now, None if life is None else now + life,
@@ -171,7 +174,7 @@ class FilesAndBatches:
         """``POST /v1/batches``: only the parameters are checked here, the file is later."""
         world = self._world
         account = authorize(request, world)
-        wanted = parameters.create_batch(await read_json(request))
+        wanted = parameters.create_batch(await read_json(request), world.service)
         now = world.clock.now()
         limit = world.settings.limits.creations_per_hour
         if world.store.creations_since(account.name, now - _HOUR) >= limit:
@@ -183,13 +186,14 @@ class FilesAndBatches:
             input_file_id=wanted.input_file_id,
             created_at=now,
             completion_window=wanted.completion_window,
-            metadata=wanted.metadata,
+            metadata=wanted.metadata if world.service.keeps_metadata else None,
             output_expires_after=wanted.output_expires_after,
         )
         batch.quirks = world.quirks(batch)
         world.store.add_batch(batch, lambda made: plan_phases(made, world.settings))
         world.engine.wake()
-        return json_answer(batch.render())
+        under = world.service.created_under
+        return json_answer({under: batch.render()} if under else batch.render())
 
     async def list_batches(self, request: Request) -> Response:
         """``GET /v1/batches``, newest first."""
@@ -200,7 +204,9 @@ class FilesAndBatches:
             page, more = self._world.store.list_batches(account.name, after, limit)
         except KeyError:
             raise no_such_batch(str(after)) from None
-        return json_answer(_page([batch.render() for batch in page], more=more, empty=None))
+        rows = [batch.render() for batch in page]
+        plain = self._world.service.plain_lists
+        return json_answer(rows if plain else _page(rows, more=more, empty=None))
 
     async def get_batch(self, request: Request) -> Response:
         """``GET /v1/batches/{id}``."""

@@ -10,6 +10,7 @@ import typer
 
 from lowtide.simulator.faults import make_rule, parse_flag
 from lowtide.simulator.server import serve
+from lowtide.simulator.services import SERVICES
 from lowtide.simulator.settings import SimulatorSettings, from_mapping, from_toml
 
 
@@ -32,6 +33,10 @@ def simulate(
     validating: Annotated[str | None, typer.Option(help="Time for validating, as --delay.")] = None,
     finalizing: Annotated[str | None, typer.Option(help="Time for finalizing, as --delay.")] = None,
     cancelling: Annotated[str | None, typer.Option(help="Time for cancelling, as --delay.")] = None,
+    service: Annotated[
+        str | None,
+        typer.Option(help=f"Whom to play: {', '.join(SERVICES)}; 'odd' has every oddity."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
     model: Annotated[
         list[str] | None, typer.Option(help="Pattern of models that exist; '*' for any.")
@@ -61,6 +66,7 @@ def simulate(
         "validating": validating,
         "finalizing": finalizing,
         "cancelling": cancelling,
+        "service": service,
         "seed": seed,
         "models": model or None,
         "chaos": chaos,

@@ -135,7 +135,9 @@ class Faults:
         self._lock = threading.Lock()
         self._dirty = False
         self._rules = [make_rule(table, f"config-{i}") for i, table in enumerate(configured)]
+        self._scoped: dict[str, list[Rule]] = {}
         self._restore(store.get_meta(_META) or [])
+        self._sort()
 
     # ---- the plan
     def rules(self) -> list[dict[str, Any]]:
@@ -152,7 +154,7 @@ class Faults:
         rule = make_rule(table, f"rule-{secrets.token_hex(4)}")
         with self._lock:
             self._rules.append(rule)
-            self._dirty = True
+            self._sort()
         self.keep()
         return rule.render()
 
@@ -161,7 +163,7 @@ class Faults:
         with self._lock:
             before = len(self._rules)
             self._rules = [r for r in self._rules if rule_id is not None and r.id != rule_id]
-            self._dirty = True
+            self._sort()
             gone = before - len(self._rules)
         self.keep()
         return gone
@@ -219,11 +221,17 @@ class Faults:
     def _acting(
         self, scope: str, subject: str, kinds: tuple[str, ...] | None = None
     ) -> Iterator[Rule]:
-        for rule in self._rules:
-            if rule.scope != scope or (kinds and rule.kind not in kinds):
+        for rule in self._scoped.get(scope, ()):
+            if kinds and rule.kind not in kinds:
                 continue
             if rule.expression.search(subject) and self._draws(rule):
                 yield rule
+
+    def _sort(self) -> None:
+        """The rules have changed; a new dictionary, since other threads read the old one."""
+        self._dirty = True
+        scopes = {rule.scope for rule in self._rules}
+        self._scoped = {s: [rule for rule in self._rules if rule.scope == s] for s in scopes}
 
     def _draws(self, rule: Rule) -> bool:
         with self._lock:

@@ -13,9 +13,8 @@ from lowtide.simulator.errors import (
     missing,
     unknown_param,
 )
-from lowtide.simulator.records import BATCH_ENDPOINTS
+from lowtide.simulator.services import Service
 
-UPLOAD_PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
 _LEAST_LIFE, _MOST_LIFE = 3_600, 2_592_000
 _DEFAULT_BATCH_LIFE = 30 * 86_400
 _CREATE = ("input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after")
@@ -32,7 +31,7 @@ class CreateBatch:
     output_expires_after: int | None
 
 
-def create_batch(body: Any) -> CreateBatch:
+def create_batch(body: Any, service: Service) -> CreateBatch:
     """Check the body of ``POST /v1/batches``.
 
     Raises:
@@ -45,8 +44,8 @@ def create_batch(body: Any) -> CreateBatch:
             raise missing(name)
         if not isinstance(body[name], str):
             raise invalid_type(name, "a string", body[name])
-    _one_of("endpoint", body["endpoint"], BATCH_ENDPOINTS)
-    _one_of("completion_window", body["completion_window"], ("24h",))
+    _one_of("endpoint", body["endpoint"], service.endpoints)
+    _one_of("completion_window", body["completion_window"], service.windows)
     for name in body:
         if name not in _CREATE:
             raise unknown_param(str(name))
@@ -59,7 +58,7 @@ def create_batch(body: Any) -> CreateBatch:
     )
 
 
-def upload_life(purpose: str, fields: Mapping[str, str]) -> int | None:
+def upload_life(purpose: str, fields: Mapping[str, str], service: Service) -> int | None:
     """Seconds that an upload lives, None for ever.
 
     Raises:
@@ -68,30 +67,36 @@ def upload_life(purpose: str, fields: Mapping[str, str]) -> int | None:
     anchor = fields.get("expires_after[anchor]")
     seconds = fields.get("expires_after[seconds]")
     if anchor is None and seconds is None:
-        return _DEFAULT_BATCH_LIFE if purpose == "batch" else None
+        return _DEFAULT_BATCH_LIFE if purpose == service.batch_purpose else None
     if anchor is None or seconds is None:
         raise missing(f"expires_after[{'anchor' if anchor is None else 'seconds'}]")
     if not seconds.isascii() or not seconds.isdigit():
         raise invalid_type("expires_after[seconds]", "an integer", seconds)
-    return _life("expires_after", anchor, int(seconds))
+    return _life("expires_after", anchor, int(seconds), service.least_life)
 
 
-def check_upload(fields: Mapping[str, str], filename: str, size: int, head: bytes) -> str:
+def check_upload(
+    fields: Mapping[str, str], filename: str, size: int, head: bytes, service: Service
+) -> str:
     """Check an upload's fields and the beginning of its content; returns its purpose.
 
     Raises:
         ApiError: 400 with the parameter at fault.
     """
     for name in fields:
-        if name != "purpose" and not name.startswith("expires_after"):
+        known = name in ("purpose", *service.upload_fields)
+        if not known and not name.startswith("expires_after"):
             raise unknown_param(name)
+    for name in service.upload_fields:
+        if not fields.get(name):
+            raise missing(name)
     purpose = fields.get("purpose")
     if not purpose:
         raise missing("purpose")
-    _one_of("purpose", purpose, UPLOAD_PURPOSES)
+    _one_of("purpose", purpose, service.purposes)
     if size == 0:
         raise ApiError(400, "File is empty.", param="file", code="empty_file")
-    if purpose == "batch":
+    if purpose == service.batch_purpose:
         if not filename.lower().endswith(".jsonl"):
             message = "Invalid file format for Batch API. Must be .jsonl"
             raise ApiError(400, message, param="file")
@@ -177,11 +182,11 @@ def _output_life(given: Any) -> int | None:
     return _life(name, given["anchor"], seconds)
 
 
-def _life(name: str, anchor: Any, seconds: int) -> int:
+def _life(name: str, anchor: Any, seconds: int, least: int = _LEAST_LIFE) -> int:
     if not isinstance(anchor, str):
         raise invalid_type(f"{name}.anchor", "a string", anchor)
     _one_of(f"{name}.anchor", anchor, ("created_at",))
-    if not _LEAST_LIFE <= seconds <= _MOST_LIFE:
-        message = f"Invalid '{name}.seconds': {_LEAST_LIFE} to {_MOST_LIFE} are allowed."
+    if not least <= seconds <= _MOST_LIFE:
+        message = f"Invalid '{name}.seconds': {least} to {_MOST_LIFE} are allowed."
         raise invalid_value(f"{name}.seconds", message)
     return seconds

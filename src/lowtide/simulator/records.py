@@ -145,6 +145,8 @@ class BatchRecord:
                 shown[key] = shown[key] or ""
         if "iso_timestamps" in self.quirks:
             shown.update({k: _iso(v) for k, v in shown.items() if k.endswith("_at") and v})
+        if "upper_status" in self.quirks:
+            shown["status"] = shown["status"].upper()
         if "omit_nulls" in self.quirks:
             shown = {k: v for k, v in shown.items() if v is not None}
         return shown

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from lowtide.simulator.services import SERVICES
 from lowtide.simulator.turnaround import AT_ONCE, Turnaround, parse
 
 # Enqueued input tokens per model of an organisation, where it has no value of its own.
@@ -74,6 +75,7 @@ class SimulatorSettings:
 
     Attributes:
         state: directory of database and files; None means a temporary one.
+        service: whom to play, one of ``services.SERVICES``.
         seed: of all randomness: order of answers, turnaround, faults.
         validating, working, finalizing, cancelling: how long each phase of a batch takes.
         models: patterns of the models that exist (``*`` accepts any).
@@ -88,6 +90,7 @@ class SimulatorSettings:
     """
 
     state: Path | None = None
+    service: str = "openai"
     seed: int = 0
     validating: Turnaround = AT_ONCE
     working: Turnaround = AT_ONCE
@@ -130,6 +133,8 @@ def from_mapping(table: Mapping[str, Any], base: SimulatorSettings) -> Simulator
         name = "working" if key == "delay" else key
         if name in _PHASES:
             values[name] = parse(value)
+        elif name == "service" and value not in SERVICES:
+            raise ValueError(f"no service {value!r}; there are {', '.join(SERVICES)}")
         elif name == "limits":
             values[name] = replace(base.limits, **_checked(value, Limits, "limits."))
         elif name == "accounts":

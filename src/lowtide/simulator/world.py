@@ -17,7 +17,8 @@ from lowtide.simulator.faults import Faults
 from lowtide.simulator.files import FileShelf
 from lowtide.simulator.hooks import Hooks
 from lowtide.simulator.records import BatchRecord
-from lowtide.simulator.settings import KNOWN_MODELS, SimulatorSettings
+from lowtide.simulator.services import SERVICES, Service
+from lowtide.simulator.settings import KNOWN_MODELS, Limits, SimulatorSettings
 from lowtide.simulator.store import Store
 from lowtide.simulator.turnaround import Turnaround
 from lowtide.simulator.upstream import Upstream
@@ -36,6 +37,8 @@ class World:
     def __init__(self, settings: SimulatorSettings) -> None:
         if settings.upstream and settings.models == KNOWN_MODELS:
             settings = replace(settings, models=("*",))  # the server behind knows its own
+        self.service = SERVICES[settings.service]
+        settings = replace(settings, limits=_limits(settings.limits, self.service))
         self.settings = settings
         self._temporary = None
         if settings.state is None:
@@ -73,7 +76,7 @@ class World:
     def quirks(self, batch: BatchRecord) -> dict[str, Any]:
         """The faults that hold for a whole new batch."""
         subject = f"{batch.endpoint} {orjson.dumps(batch.metadata).decode()}"
-        return self.faults.batch(subject)
+        return {**self.service.quirks, **self.faults.batch(subject)}
 
     def set_turnaround(self, **phases: Turnaround) -> None:
         """Change how long the phases of *new* batches take: ``working=...`` and so on."""
@@ -100,6 +103,20 @@ class World:
         """The clock as the admin API shows it."""
         offset, _ = self.clock.state
         return {"now": self.clock.now(), "frozen": self.clock.frozen, "offset": offset}
+
+
+def _limits(limits: Limits, service: Service) -> Limits:
+    """The service's own limits, where they have not been set."""
+    own = {"max_requests": service.max_requests, "max_bytes": service.max_bytes}
+    usual = Limits()
+    return replace(
+        limits,
+        **{
+            name: value
+            for name, value in own.items()
+            if value is not None and getattr(limits, name) == getattr(usual, name)
+        },
+    )
 
 
 def _answerer(settings: SimulatorSettings) -> Answerer:
