@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 from lowtide.cli.root import COMMANDS
 from lowtide.settings import PREFIX, Settings
@@ -125,6 +127,28 @@ def normal(name: str) -> str:
 def test_each_dependency_is_pinned_and_explained(name: str) -> None:
     assert normal(name) in pins()
     assert re.search(rf"\b{re.escape(name)}\b", text(ROOT / "CONTRIBUTING.md"))
+
+
+def test_everything_that_is_installed_for_the_project_is_pinned() -> None:
+    project = tomllib.loads(text(ROOT / "pyproject.toml"))
+    known = project["project"]
+    groups = [known["dependencies"], *known["optional-dependencies"].values()]
+    groups.append(project["dependency-groups"]["dev"])
+    todo = [Requirement(line) for group in groups for line in group]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while todo:
+        wanted = todo.pop()
+        key = (normal(wanted.name), frozenset(wanted.extras))
+        if key in seen:
+            continue
+        seen.add(key)
+        for line in requires(wanted.name) or ():
+            further = Requirement(line)
+            marker = further.marker
+            extras = ["", *wanted.extras]
+            if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras):
+                todo.append(further)
+    assert {name for name, _ in seen} - pins() == set()
 
 
 def test_the_lock_names_no_place() -> None:
