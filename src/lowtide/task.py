@@ -9,6 +9,7 @@ Light to import, for apps that only send tasks.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from lowtide.result import BatchResult
 
 DEADLINE_HEADER = "lowtide_deadline"
+_CELERYS = frozenset({"base", "bind", "lazy", "shared", "name", "app", "run", "build"})
 
 
 class BatchTask(Task):
@@ -80,6 +82,8 @@ class BatchTask(Task):
         if own.get("_decorated") and inspect.isfunction(own.get("postprocess")):
             # Given as an option it is a function, not a method.
             cls.postprocess = staticmethod(own["postprocess"])
+        if own.get("_decorated"):
+            check_options(own, cls)
         if cls.deadline is not None:
             parse_duration(cls.deadline)
 
@@ -184,9 +188,12 @@ def batch_task(*function: Callable[..., Any], **options: Any) -> Any:
             option of a Celery task (`name=`, `bind=`, `autoretry_for=`, …).
 
     Raises:
-        TypeError: The function is async, or an option cannot be what it is.
+        TypeError: The function is async, or an option's name is misspelt.
+        ValueError: `deadline` is not a duration.
     """
     options.setdefault("base", BatchTask)
+    check_options(options, options["base"])
+    due_at(options.get("deadline"))
 
     def decorate(fun: Callable[..., Any]) -> Any:
         _check_function(fun, getattr(fun, "__name__", "task"))
@@ -204,6 +211,22 @@ def due_at(deadline: str | float | datetime | None) -> float | None:
     if isinstance(deadline, datetime):
         return deadline.timestamp()
     return time.time() + parse_duration(deadline)
+
+
+def check_options(options: Iterable[str], base: type[Task]) -> None:
+    """Refuses an option that is a misspelt one of lowtide's; Celery takes any name.
+
+    Raises:
+        TypeError: With the name that was probably meant.
+    """
+    ours = [name for name in BatchTask.__annotations__ if name != "build"]
+    for name in options:
+        if not name.startswith("_") and not hasattr(BatchTask, name) and name not in _CELERYS:
+            near = difflib.get_close_matches(name, ours, n=1, cutoff=0.75)
+            if near and not any(name in vars(kind) for kind in base.__mro__[1:]):
+                raise TypeError(
+                    f"Unknown option {name!r} of a batch task; did you mean {near[0]!r}?"
+                )
 
 
 def _check_function(function: Any, name: str) -> None:

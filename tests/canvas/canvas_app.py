@@ -7,7 +7,9 @@ should end: whatever a canvas gives with the twin, it has to give with the batch
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Generator
 from typing import Any
 
 import orjson
@@ -53,6 +55,7 @@ def make_app(url: str, backend: str | None = None) -> Celery:
         broker_connection_retry_on_startup=True,
         result_extended=True,
         task_default_queue="canvas",
+        worker_lost_wait=0.5,
         result_expires=int(os.environ.get("CANVAS_EXPIRES", "86400")),
         broker_transport_options={
             "visibility_timeout": float(os.environ.get("CANVAS_VISIBILITY", "3600"))
@@ -61,7 +64,7 @@ def make_app(url: str, backend: str | None = None) -> Celery:
     if os.environ.get("CANVAS_DRIVER", "fake") == "fake":
         fake_runtime.install(app)
     for fun, options in _MADE:
-        app.task(**options)(fun)
+        app.task(shared=False, **options)(fun)
     return app
 
 
@@ -90,15 +93,14 @@ class Hooks:
     def on_retry(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         note_hook(task_id, f"on_retry {type(exc).__name__}")
 
-    def after_return(
-        self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any
-    ) -> None:
+    def after_return(self, status: str, retval: Any, task_id: str, *rest: Any) -> None:
         note_hook(task_id, f"after_return {status}")
 
 
 class Batch(Hooks, BatchTask):
     abstract = True
     model = MODEL
+    linger = float(os.environ.get("CANVAS_LINGER", "0.01"))
 
 
 class Plain(Hooks, Task):
@@ -324,6 +326,35 @@ def tells_headers(self: Any, *args: Any, **kwargs: Any) -> str:
     return "x"
 
 
+@task(base=Batch)
+def kills(text: str) -> str:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return text
+
+
+@task(base=Batch)
+def bad_return(text: str) -> object:
+    return 17
+
+
+@task(base=Batch, rate_limit="50/s")
+def limited(text: str) -> str:
+    return text
+
+
+@task(base=Batch, soft_time_limit=1)
+def slow_build(text: str) -> str:
+    threading.Event().wait(20)
+    return text
+
+
+@task(base=Batch)
+def dies_after_append(text: str) -> str:
+    if redis().incr("canvas:dies") == 1:
+        redis().set("canvas:die", os.getpid())
+    return text
+
+
 class Ticket(BaseModel):
     title: str
     urgent: bool = False
@@ -355,14 +386,14 @@ def responded(text: str) -> Any:
 
 
 @task(base=BatchTask, model=MODEL)
-def review(text: str) -> Iterator[Any]:
+def review(text: str) -> Generator[Any, Any, Any]:
     first = yield chat(f"a {text}")
     second = yield f"b {first.text}"
     return {"both": [first.text, second.text], "ticket": Ticket(title=text)}
 
 
 @task(base=BatchTask, model=MODEL)
-def catching(text: str) -> Iterator[Any]:
+def catching(text: str) -> Generator[Any, Any, Any]:
     try:
         yield said("FAIL")
     except RequestRejected as error:
@@ -371,13 +402,13 @@ def catching(text: str) -> Iterator[Any]:
 
 
 @task(base=BatchTask, model=MODEL)
-def not_catching(text: str) -> Iterator[Any]:
+def not_catching(text: str) -> Generator[Any, Any, Any]:
     first = yield text
     yield said(f"FAIL {first.text}")
 
 
 @task(base=BatchTask, model=MODEL)
-def silent(text: str) -> Iterator[Any]:
+def silent(text: str) -> Generator[Any, Any, Any]:
     if text == "ask":
         yield chat("never")
     return f"quiet {text}"
@@ -386,7 +417,7 @@ def silent(text: str) -> Iterator[Any]:
 @task(
     base=BatchTask, bind=True, model=MODEL, autoretry_for=(RequestRejected,), default_retry_delay=0
 )
-def retried_generator(self: Any, text: str) -> Iterator[Any]:
+def retried_generator(self: Any, text: str) -> Generator[Any, Any, Any]:
     first = yield f"one {text}"
     redis().rpush(f"asked:{self.request.id}", "one")
     second = yield said(f"FLAKY {first.text}", self.request.retries)
@@ -394,7 +425,7 @@ def retried_generator(self: Any, text: str) -> Iterator[Any]:
 
 
 @task(base=BatchTask, model=MODEL)
-def bad_yield(text: str) -> Iterator[Any]:
+def bad_yield(text: str) -> Generator[Any, Any, Any]:
     yield text
     yield 17
 

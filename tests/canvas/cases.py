@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,14 +26,14 @@ def core(function: Case) -> Case:
     return case(function)
 
 
-def get(result: Any) -> Any:
-    return result.get(timeout=TIMEOUT)
+def get(result: Any, **options: Any) -> Any:
+    return result.get(timeout=TIMEOUT, **options)
 
 
-def failure(result: Any) -> tuple[str, str]:
+def failure(result: Any, **options: Any) -> tuple[str, str]:
     """The error that a result raises: its type and its text."""
     try:
-        return "no error", repr(get(result))
+        return "no error", repr(get(result, **options))
     except Exception as error:
         return type(error).__name__, str(error)
 
@@ -315,7 +314,7 @@ def expires_before_the_answer(c: Side) -> Any:
     with c.held() as accepted:
         result = c.summ.apply_async(("e",), expires=1.0)
         accepted(result)
-        time.sleep(1.1)
+        c.settle_seconds(1.1)
     return get(result)
 
 
@@ -325,7 +324,7 @@ def retried_after_it_expired(c: Side) -> Any:
         result = c.summ_retry.apply_async(("FLAKY",), expires=1.0)
         accepted(result)
         if not c.plain:
-            time.sleep(1.1)
+            c.settle_seconds(1.1)
     return get(result)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from redis import Redis
 
 from lowtide.connect import connect
 from tests.canvas import drivers
@@ -35,7 +33,7 @@ class World:
     """
 
     app: Celery
-    redis: Redis
+    redis: Any
     driver: Any
     folder: Path
     env: dict[str, str]
@@ -71,6 +69,10 @@ class World:
     def stop(self) -> None:
         for process in self.workers.values():
             ended_by_pid(process)
+
+
+def _since(now: tuple[int, int], then: tuple[int, int]) -> float:
+    return now[0] - then[0] + (now[1] - then[1]) / 1e6
 
 
 @dataclass
@@ -111,6 +113,11 @@ class Side:
         """Waits until the worker has done what it was sent so far."""
         for _ in range(2):
             self.world.app.tasks["join"].delay([1]).get(timeout=15)
+
+    def settle_seconds(self, seconds: float) -> None:
+        """Waits until the server's clock has gone on by `seconds`: for what expires there."""
+        start = self.world.redis.time()
+        until(lambda: _since(self.world.redis.time(), start) >= seconds, "time passes")
 
     def hooks(self, result: Any, count: int) -> list[str]:
         """What the task's hooks noted, sorted: a retry may be done before the first try's hook."""
@@ -162,8 +169,9 @@ def made_world(
         finally:
             answers.stop()
             world.stop()
-            # Results unsubscribe when they are collected: while their server is there.
-            gc.collect()
+            # Results that are collected later have no server to unsubscribe from.
+            app.backend.result_consumer.stop()
+            app.backend.result_consumer._pubsub = None
             app.close()
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from celery import Celery
-from redis import Redis
 
 from lowtide.simulator.steering import Steering
 from tests.canvas import fake_runtime
@@ -20,7 +19,7 @@ class Driver(Protocol):
     name: str
     env: dict[str, str]
 
-    def start(self, app: Celery, redis: Redis) -> None: ...
+    def start(self, app: Celery, redis: Any) -> None: ...
     def stop(self) -> None: ...
 
     def hold(self) -> None:
@@ -40,7 +39,7 @@ class FakeDriver:
         self._held = threading.Event()
         self._stopped = threading.Event()
 
-    def start(self, app: Celery, redis: Redis) -> None:
+    def start(self, app: Celery, redis: Any) -> None:
         self.app, self.redis = app, redis
         self._thread = threading.Thread(target=self._pump, daemon=True)
         self._thread.start()
@@ -86,7 +85,7 @@ class PipelineDriver:
             "LOWTIDE_RETRY_DELAY": "0.2s",
         }
 
-    def start(self, app: Celery, redis: Redis) -> None:
+    def start(self, app: Celery, redis: Any) -> None:
         """Nothing: the worker's own ticking drives it."""
 
     def stop(self) -> None:

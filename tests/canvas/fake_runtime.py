@@ -22,7 +22,6 @@ from lowtide.held import Where
 from lowtide.lane import Lane
 from lowtide.request import Request, pack, unpack
 from lowtide.resume import Resumption, resume
-from lowtide.settings import Settings
 
 PENDING, SEEN, PACKED, HELD, RESUMED = (
     "canvas:pending",
@@ -134,5 +133,7 @@ def install(app: Celery) -> FakeRuntime:
     known = app.__dict__.get("lowtide_runtime")
     if known is None:
         known = app.__dict__["lowtide_runtime"] = FakeRuntime(app)
-        app.task(fan_out, name="canvas.fan_out", bind=True, ignore_result=True, acks_late=True)
+        app.task(
+            fan_out, name="canvas.fan_out", bind=True, shared=False, ignore_result=True, acks_late=True
+        )
     return known
