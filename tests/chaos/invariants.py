@@ -1,0 +1,184 @@
+"""What has to be true when all has settled, whatever happened before: one checker for all tests."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Collection
+from contextlib import closing
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from sqlalchemy import select
+
+from lowtide.clock import SystemClock
+from lowtide.ledger import Ledger
+from lowtide.ledger.tables import BATCHES, REQUESTS
+from tests.chaos.client import REJECTED, Client, Listener, results
+from tests.chaos.deployment import Deployment
+from tests.plugins.redis import leaked_keys
+
+_FILES = "SELECT purpose, filename FROM files"
+_BILL = (
+    "SELECT custom_id, sum(billed), max(input_tokens), max(output_tokens) FROM runs "
+    "WHERE billed GROUP BY custom_id"
+)
+_OPEN = ("RECORDED", "UPLOADED", "SUBMITTING", "SUBMITTED", "ENDED", "FETCHED", "HELD")
+
+
+@dataclass
+class Verdict:
+    """What is wrong, by invariant; all empty when the promise was kept.
+
+    Attributes:
+        lost: Calls without an outcome.
+        wrong: Calls whose outcome is not theirs.
+        delivered_twice: Calls whose result was written more than once.
+        paid_twice: Requests that the provider was paid for more than once, for no fault of its.
+        unbooked: Where the ledger's tokens differ from the provider's bill.
+        unsettled: Requests and batches of the ledger that are not at their end.
+        leaked: Redis keys that nothing will ever remove.
+        files: Files left at the provider.
+        stuck: What is left in the buffers.
+    """
+
+    lost: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    delivered_twice: list[str] = field(default_factory=list)
+    paid_twice: list[str] = field(default_factory=list)
+    unbooked: list[str] = field(default_factory=list)
+    unsettled: list[str] = field(default_factory=list)
+    leaked: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    stuck: list[str] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def violations(self) -> dict[str, list[str]]:
+        """Invariant → what broke it, for those that are broken."""
+        found = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: what for name, what in found.items() if isinstance(what, list) and what}
+
+
+def check(
+    deployment: Deployment,
+    client: Client,
+    listener: Listener | None = None,
+    *,
+    losable: str | None = None,
+) -> Verdict:
+    """Compares client, result backend, ledger, Redis and the provider's bill.
+
+    Args:
+        losable: Regular expression of custom_ids whose answers the provider lost on purpose
+            after it was paid; those are rightly asked again.
+    """
+    verdict = Verdict()
+    _check_results(verdict, deployment, client)
+    if listener is not None:
+        verdict.delivered_twice = [
+            f"{task_id}: {len(seen)} results: {b' and '.join(sorted(seen))[:600]!r}"
+            for task_id, seen in listener.twice.items()
+        ]
+    rows = _check_ledger(verdict, deployment)
+    _check_bill(verdict, deployment, rows, losable)
+    _check_redis(verdict, deployment)
+    verdict.files = files(deployment)
+    return verdict
+
+
+def settled(deployment: Deployment, client: Client) -> bool:
+    """Whether every call has an outcome and nothing is on its way."""
+    if len(results(deployment.redis, client.expected)) < len(client.expected):
+        return False
+    if _buffered(deployment) or _messages(deployment):
+        return False
+    return not _open(deployment) and not files(deployment)
+
+
+def files(deployment: Deployment) -> list[str]:
+    """Names of the files at the provider."""
+    with closing(sqlite3.connect(deployment.provider.state / "simulator.db")) as shelf:
+        return [f"{purpose} {name}" for purpose, name in shelf.execute(_FILES)]
+
+
+def _check_results(verdict: Verdict, deployment: Deployment, client: Client) -> None:
+    found = results(deployment.redis, client.expected)
+    for task_id, wanted in client.expected.items():
+        meta = found.get(task_id)
+        if meta is None:
+            verdict.lost.append(task_id)
+        elif wanted is REJECTED:
+            error = meta["result"]
+            kind = error.get("exc_type") if isinstance(error, dict) else None
+            if (meta["status"], kind) != ("FAILURE", "RequestRejected"):
+                verdict.wrong.append(f"{task_id}: {meta['status']} {meta['result']!r:.300}")
+        elif meta["status"] != "SUCCESS" or meta["result"] != wanted:
+            verdict.wrong.append(
+                f"{task_id}: {meta['status']} {meta['result']!r:.300}, not {wanted!r:.100}"
+            )
+    verdict.figures["calls"] = len(client.expected)
+
+
+def _open(deployment: Deployment) -> list[str]:
+    ledger = Ledger(deployment.ledger_url, SystemClock())
+    try:
+        with ledger._db.read() as connection:
+            query = select(BATCHES.c.id, BATCHES.c.state).where(BATCHES.c.state.in_(_OPEN))
+            return [f"{row.id} {row.state}" for row in connection.execute(query)]
+    finally:
+        ledger.close()
+
+
+def _check_ledger(verdict: Verdict, deployment: Deployment) -> dict[str, Any]:
+    verdict.unsettled += [f"batch {each}" for each in _open(deployment)]
+    ledger = Ledger(deployment.ledger_url, SystemClock())
+    columns = [REQUESTS.c[n] for n in ("custom_id", "state", "input_tokens", "output_tokens")]
+    with ledger._db.read() as connection:
+        rows = {row.custom_id: row for row in connection.execute(select(*columns))}
+        batches = connection.execute(select(BATCHES.c.state)).scalars().all()
+    ledger.close()
+    verdict.unsettled += [f"request {r.custom_id}" for r in rows.values() if r.state == "RECORDED"]
+    verdict.figures["requests"] = len(rows)
+    verdict.figures["batches"] = len(batches)
+    return rows
+
+
+def _check_bill(
+    verdict: Verdict, deployment: Deployment, rows: dict[str, Any], losable: str | None
+) -> None:
+    with closing(sqlite3.connect(deployment.provider.state / "simulator.db")) as bill:
+        paid = bill.execute(_BILL).fetchall()
+    excused = 0
+    for custom_id, billed, input_tokens, output_tokens in paid:
+        if billed > 1:
+            if losable and re.search(losable, custom_id):
+                excused += 1
+            else:
+                verdict.paid_twice.append(f"{custom_id}: {billed} times")
+        row = rows.get(custom_id)
+        if row is None:
+            verdict.unbooked.append(f"{custom_id} was paid and is not in the ledger")
+        elif (row.input_tokens, row.output_tokens) != (input_tokens, output_tokens):
+            verdict.unbooked.append(
+                f"{custom_id}: paid {input_tokens}+{output_tokens} tokens, "
+                f"booked {row.input_tokens}+{row.output_tokens}"
+            )
+    verdict.figures["paid requests"] = len(paid)
+    verdict.figures["lost by the provider, asked again"] = excused
+
+
+def _buffered(deployment: Deployment) -> list[str]:
+    waiting: Collection[Any] = deployment.redis.keys("{lowtide}:*:lines")
+    return [key.decode() for key in waiting]
+
+
+def _messages(deployment: Deployment) -> int:
+    """Messages in queues, and those that no worker has acknowledged."""
+    redis: Any = deployment.redis
+    return int(redis.hlen("unacked") + redis.llen("celery") + redis.llen("lowtide"))
+
+
+def _check_redis(verdict: Verdict, deployment: Deployment) -> None:
+    verdict.stuck = _buffered(deployment)
+    verdict.leaked = leaked_keys(deployment.redis, [])
