@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from celery import Celery, signals, states
 from celery.app.task import Context
-from celery.backends.base import BaseKeyValueStoreBackend, DisabledBackend
+from celery.backends.base import DisabledBackend
 from celery.backends.redis import RedisBackend
 from celery.backends.rpc import RPCBackend
 from celery.exceptions import TaskRevokedError
@@ -17,7 +17,7 @@ from celery.exceptions import TaskRevokedError
 def stored(app: Celery, contexts: Sequence[Context]) -> dict[str, dict[str, Any]]:
     """The final results that the tasks of `contexts` have already, by task id.
 
-    One MGET where the backend has it. A backend that cannot be asked (none, or rpc, whose results
+    One MGET with Redis. A backend that cannot be asked (none, or rpc, whose results
     lie in the caller's queue) knows of none.
 
     Raises:
@@ -37,7 +37,7 @@ def stored(app: Celery, contexts: Sequence[Context]) -> dict[str, dict[str, Any]
 def _final(backend: Any, ids: list[str]) -> dict[str, dict[str, Any]]:
     if isinstance(backend, DisabledBackend | RPCBackend):
         return {}
-    if isinstance(backend, BaseKeyValueStoreBackend):
+    if isinstance(backend, RedisBackend):
         values = backend.mget([backend.get_key_for_task(task_id) for task_id in ids])
         metas = [None if value is None else backend.decode_result(value) for value in values]
     else:

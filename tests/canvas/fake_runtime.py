@@ -134,6 +134,11 @@ def install(app: Celery) -> FakeRuntime:
     if known is None:
         known = app.__dict__["lowtide_runtime"] = FakeRuntime(app)
         app.task(
-            fan_out, name="canvas.fan_out", bind=True, shared=False, ignore_result=True, acks_late=True
+            fan_out,
+            name="canvas.fan_out",
+            bind=True,
+            shared=False,
+            ignore_result=True,
+            acks_late=True,
         )
     return known

@@ -1,0 +1,372 @@
+"""Ending tasks in bulk, with each kind of result backend, and what is left when one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery, states
+from celery.app.task import Context
+from kombu.exceptions import OperationalError
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from lowtide import BatchTask, RequestRejected
+from lowtide.accept import make_request
+from lowtide.calls import to_call
+from lowtide.connect import connect
+from lowtide.envelope import Body, Envelope
+from lowtide.ids import custom_id
+from lowtide.resume import Resumed, Resumption, resume
+from lowtide.steps import Asks
+from tests.canvas import fake_runtime
+
+ANSWER = fake_runtime.answer("/v1/chat/completions", {"messages": [{"content": "a"}]})
+HOST = "w1@test"
+
+
+def summ(text: str) -> str:
+    return text
+
+
+def talk(text: str) -> Any:
+    first = yield text
+    second = yield f"{text} {first.text}"
+    return second.text
+
+
+def raises(answer: Any) -> Any:
+    raise KeyError("in postprocess")
+
+
+def unjsonable(answer: Any) -> Any:
+    return {object()}
+
+
+def made_app(backend: str | None, redis_url: str) -> Celery:
+    app = Celery("ends", broker=redis_url, backend=backend, set_as_current=False)
+    app.conf.task_default_queue = "links"
+    fake_runtime.install(app)
+    for function, options in (
+        (summ, {}),
+        (talk, {}),
+        (summ, {"name": "raises", "postprocess": raises}),
+        (summ, {"name": "unjsonable", "postprocess": unjsonable}),
+    ):
+        given = {"name": function.__name__, **options}
+        app.task(base=BatchTask, model="m", shared=False, **given)(function)
+    app.task(name="note", shared=False)(_note)
+    app.finalize()
+    return app
+
+
+def _note(value: Any) -> Any:
+    return value
+
+
+@pytest.fixture
+def url(canvas_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    url = canvas_server.removesuffix("/0") + "/14"
+    connect(url).flushdb()
+    monkeypatch.setenv("CANVAS_REDIS", url)
+    return url
+
+
+@pytest.fixture
+def app(url: str) -> Iterator[Celery]:
+    app = made_app(url, url)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def redis(url: str) -> Any:
+    return connect(url)
+
+
+def item(
+    app: Celery, task: str, task_id: str, *, outcome: Any = ANSWER, **fields: Any
+) -> Resumption:
+    """A request of `task` with its outcome, as it would come back from the provider."""
+    embed = {name: fields.pop(name, None) for name in ("callbacks", "errbacks", "chain", "chord")}
+    known = {"id": task_id, "task": task, "root_id": task_id, "correlation_id": task_id}
+    context = Context({**known, "delivery_info": {"routing_key": "links"}, **fields})
+    envelope = Envelope.seal(context, Body.of(["a"], {}, embed, "json"))
+    step = Asks(to_call("a", model="m"), ends=task != "talk")
+    return Resumption(make_request(app.tasks[task], context, step, envelope), outcome)
+
+
+def states_of(ends: list[Resumed]) -> list[str]:
+    return [end.state for end in ends]
+
+
+def queued(redis: Any) -> int:
+    return int(redis.llen("links"))
+
+
+def test_each_item_ends_for_itself(app: Celery, redis: Any) -> None:
+    error = RequestRejected("no", {"batch": "batch_7"})
+    broken = item(app, "summ", "broken")
+    later = item(app, "summ", "later")
+    items = [
+        item(app, "summ", "good"),
+        item(app, "summ", "refused", outcome=error),
+        item(app, "raises", "raises"),
+        item(app, "unjsonable", "unjsonable"),
+        replace(broken, request=replace(broken.request, envelope=b"\x01\x99\x01")),
+        replace(later, request=replace(later.request, envelope=b"\x09" + later.request.envelope[1:])),
+        replace(later, request=replace(later.request, custom_id="u.0.0", task="elsewhere")),
+        item(app, "summ", "good"),
+        item(app, "summ", "last"),
+    ]  # fmt: skip
+
+    ends = resume(app, items, HOST)
+
+    assert [end.custom_id for end in ends] == [one.custom_id for one in items]
+    assert states_of(ends) == [
+        "SUCCESS", "FAILURE", "FAILURE", "FAILURE", "FAILURE", "UNKNOWN", "UNKNOWN", "SKIPPED", "SUCCESS",
+    ]  # fmt: skip
+    results = {
+        name: app.AsyncResult(name)
+        for name in ("good", "refused", "raises", "unjsonable", "broken")
+    }
+    assert results["good"].get(timeout=5) == "R(a)"
+    refused = results["refused"].result
+    assert isinstance(refused, RequestRejected)
+    assert refused.details == {
+        "batch": "batch_7", "task": "summ", "task_id": "refused", "lane": "default:/v1/chat/completions:m",
+    }  # fmt: skip
+    assert type(results["raises"].result).__name__ == "KeyError"
+    assert type(results["unjsonable"].result).__name__ == "EncodeError"
+    assert type(results["broken"].result).__name__ == "EnvelopeError"
+    assert app.AsyncResult("later").state == states.PENDING
+
+
+def test_what_is_final_is_left_as_it_is(app: Celery, redis: Any) -> None:
+    app.backend.mark_as_done("done", "first")
+    app.backend.mark_as_failure("failed", ValueError("before"))
+    app.backend.mark_as_revoked("revoked", "revoked")
+    app.backend.mark_as_retry("retried", ValueError("again"))
+    link = [app.signature("note")]
+    names = ("done", "failed", "revoked", "retried")
+
+    ends = resume(app, [item(app, "summ", name, callbacks=link) for name in names], HOST)
+
+    assert states_of(ends) == ["SKIPPED", "SKIPPED", "REVOKED", "SUCCESS"]
+    assert app.AsyncResult("done").result == "first"
+    assert queued(redis) == 1
+
+
+def test_revokes_that_only_lowtide_knows(app: Celery, redis: Any) -> None:
+    link = [app.signature("note")]
+    ends = resume(app, [item(app, "summ", "r", callbacks=link)], HOST, revoked={"r"})
+
+    assert states_of(ends) == ["REVOKED"]
+    assert app.AsyncResult("r").state == states.REVOKED
+    assert queued(redis) == 0
+
+
+def test_a_generator_goes_on(app: Celery) -> None:
+    (first,) = resume(app, [item(app, "talk", "t")], HOST)
+    assert first.state == "CONTINUED"
+    assert first.next is not None
+    assert first.next.custom_id == custom_id("t", 0, 1)
+    assert b"a R(a)" in first.next.body
+    assert app.AsyncResult("t").state == states.PENDING
+
+    # Its answer twice in one slice, beside the answer to the request before it.
+    again = Resumption(first.next, ANSWER)
+    ends = resume(app, [item(app, "talk", "t"), again, again], HOST)
+    assert states_of(ends) == ["CONTINUED", "SUCCESS", "SKIPPED"]
+    assert ends[0].next == replace(
+        first.next, envelope=ends[0].next.envelope if ends[0].next else b""
+    )
+    assert app.AsyncResult("t").result == "R(a)"
+
+
+def chord_of(app: Celery, size: int) -> dict[str, Any]:
+    app.backend.set_chord_size("g", size)
+    return dict(app.signature("note"), chord_size=size)
+
+
+def member(app: Celery, index: int, body: dict[str, Any], **options: Any) -> Resumption:
+    return item(app, "summ", f"m{index}", group="g", group_index=index, chord=body, **options)
+
+
+def test_a_chord_is_left_in_redis_as_celery_leaves_it(app: Celery, redis: Any) -> None:
+    keys = {name: f"celery-taskset-meta-g.{name}" for name in "jds"}
+
+    def contents() -> Any:
+        parts = redis.zrange(keys["j"], 0, -1, withscores=True)
+        ttls = [redis.ttl(key) > 86_400 for key in keys.values()]
+        return parts, redis.smembers(keys["d"]), ttls
+
+    body = chord_of(app, 4)
+    for index in range(3):
+        context = Context({"id": f"m{index}", "group": "g", "group_index": index, "chord": body})
+        app.backend.on_chord_part_return(context, states.SUCCESS, "R(a)")
+    as_celery = contents()
+    redis.delete(*keys.values())
+
+    body = chord_of(app, 4)
+    resume(app, [member(app, index, body) for index in range(3)], HOST)
+
+    assert contents() == as_celery
+    assert len(as_celery[0]) == 3
+    assert queued(redis) == 0
+    resume(app, [member(app, index, body) for index in (1, 3)], HOST)
+    assert queued(redis) == 1
+    # A part that comes when all is over brings nothing back.
+    resume(app, [member(app, 2, body)], HOST)
+    redis.delete("celery-task-meta-m1", "celery-task-meta-m2")
+    resume(app, [member(app, index, body) for index in (1, 2)], HOST)
+    assert not redis.exists(*keys.values())
+    assert queued(redis) == 1
+
+
+def test_unordered_chords(url: str, redis: Any) -> None:
+    app = made_app(url, url)
+    app.conf.result_backend_transport_options = {"result_chord_ordered": False}
+    body = chord_of(app, 3)
+
+    resume(app, [member(app, index, body) for index in (0, 1, 1)], HOST)
+    assert redis.llen("celery-taskset-meta-g.j") == 2
+    resume(app, [member(app, 2, body)], HOST)
+
+    assert queued(redis) == 1
+
+
+def test_a_worker_that_died_before_it_told_the_chord(app: Celery, redis: Any) -> None:
+    body = chord_of(app, 2)
+    app.backend.mark_as_done("m0", "R(a)")
+    app.backend.mark_as_done("m1", "R(a)")
+
+    ends = resume(app, [member(app, 0, body), member(app, 1, body)], HOST)
+
+    assert states_of(ends) == ["SKIPPED", "SKIPPED"]
+    assert queued(redis) == 1
+
+
+def test_a_revoked_member_fails_its_chord(app: Celery, redis: Any) -> None:
+    body = chord_of(app, 2)
+    body["options"]["task_id"] = "body"
+    app.backend.mark_as_revoked("m0", "revoked")
+
+    ends = resume(app, [member(app, 0, body), member(app, 1, body)], HOST)
+
+    assert states_of(ends) == ["REVOKED", "SUCCESS"]
+    assert app.AsyncResult("body").state == states.FAILURE
+
+
+class Outage:
+    """A result backend whose Redis fails from the `nth` write of results on."""
+
+    def __init__(self, backend: Any, nth: int, patch: pytest.MonkeyPatch) -> None:
+        self.left = nth
+        self.ensure = backend.ensure
+        patch.setattr(backend, "ensure", self.fail)
+
+    def fail(self, function: Any, args: Any, **policy: Any) -> Any:
+        if self.left <= 0:
+            raise RedisConnectionError("gone")
+        self.left -= 1
+        return self.ensure(function, args, **policy)
+
+
+@pytest.mark.parametrize("nth", [0, 1, 2])
+def test_nothing_counts_as_ended_that_may_not_be_stored(
+    app: Celery, redis: Any, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    link = [app.signature("note")]
+    items = [
+        item(app, "summ", str(number), callbacks=link if number % 2 else None)
+        for number in range(6)
+    ]
+    items.append(item(app, "summ", "refused", outcome=RequestRejected("no")))
+
+    with monkeypatch.context() as patch:
+        Outage(app.backend, nth, patch)
+        ends = resume(app, items, HOST)
+    sure = [end.custom_id for end in ends if end.state != "AGAIN"]
+    assert len(sure) == 2 * nth
+    assert all(app.AsyncResult(one.split(".")[0]).state == states.SUCCESS for one in sure)
+    assert [end.custom_id for end in ends] == [one.custom_id for one in items]
+
+    ends = resume(app, items, HOST)
+    assert {end.state for end in ends} <= {"SUCCESS", "SKIPPED", "FAILURE"}
+    assert [app.AsyncResult(str(number)).state for number in range(6)] == [states.SUCCESS] * 6
+    assert app.AsyncResult("refused").state == states.FAILURE
+
+
+def test_a_chord_whose_last_part_was_not_counted_is_told_again(
+    app: Celery, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = chord_of(app, 3)
+    items = [member(app, index, body) for index in range(3)]
+    resume(app, [items[0]], HOST)
+
+    def gone(*_: Any, **__: Any) -> None:
+        raise RedisConnectionError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(app.backend, "_lowtide_chord_part", gone)
+        assert states_of(resume(app, items[1:], HOST)) == ["AGAIN", "AGAIN"]
+    assert queued(redis) == 0
+
+    assert states_of(resume(app, items[1:], HOST)) == ["SKIPPED", "SKIPPED"]
+    assert queued(redis) == 1
+
+
+def test_a_retry_that_the_broker_did_not_take_is_tried_again(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = app.tasks["summ"]
+
+    def retrying(answer: Any) -> Any:
+        raise task.retry(countdown=0)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OperationalError("no broker")
+
+    monkeypatch.setattr(task, "complete", retrying)
+    with monkeypatch.context() as patch:
+        patch.setattr(app, "send_task", refuse)
+        assert states_of(resume(app, [item(app, "summ", "x")], HOST)) == ["AGAIN"]
+    assert states_of(resume(app, [item(app, "summ", "x")], HOST)) == ["RETRY"]
+
+
+def test_a_redis_that_cannot_be_asked_ends_nothing(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: Any) -> None:
+        raise RedisConnectionError("gone")
+
+    monkeypatch.setattr(app.backend, "mget", gone)
+    with pytest.raises(RedisConnectionError):
+        resume(app, [item(app, "summ", "x")], HOST)
+
+
+@pytest.mark.parametrize("kind", ["database", "file", "memory", "disabled", "rpc"])
+def test_other_result_backends(url: str, redis: Any, tmp_path: Path, kind: str) -> None:
+    backends = {
+        "database": f"db+sqlite:///{tmp_path}/results.db",
+        "file": f"file://{tmp_path}",
+        "memory": "cache+memory://",
+        "disabled": None,
+        "rpc": "rpc://",
+    }
+    app = made_app(backends[kind], url)
+    link = [app.signature("note")]
+    items = [
+        item(app, "summ", "a", callbacks=link, reply_to="replies"),
+        item(app, "summ", "b", outcome=RequestRejected("no"), reply_to="replies"),
+    ]
+
+    assert states_of(resume(app, items, HOST)) == ["SUCCESS", "FAILURE"]
+    assert queued(redis) == 1
+    if kind in ("database", "file", "memory"):
+        assert [app.AsyncResult(name).state for name in "ab"] == ["SUCCESS", "FAILURE"]
+        assert states_of(resume(app, items, HOST)) == ["SKIPPED", "SKIPPED"]
+        assert queued(redis) == 1
