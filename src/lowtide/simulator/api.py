@@ -200,12 +200,14 @@ class FilesAndBatches:
         account = authorize(request, self._world)
         after = request.query_params.get("after")
         limit = parameters.page_limit(request.query_params.get("limit"), 20, 100)
+        plain = self._world.service.plain_lists
+        if plain:
+            after, limit = None, 1_000_000
         try:
             page, more = self._world.store.list_batches(account.name, after, limit)
         except KeyError:
             raise no_such_batch(str(after)) from None
         rows = [batch.render() for batch in page]
-        plain = self._world.service.plain_lists
         return json_answer(rows if plain else _page(rows, more=more, empty=None))
 
     async def get_batch(self, request: Request) -> Response:

@@ -18,6 +18,7 @@ BATCH_ENDPOINTS = (
     "/v1/videos",
 )
 DAY = 86_400.0
+_UNITS = {"h": 3_600.0, "d": DAY}
 LIVE = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
 _LETTERS = "abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 
@@ -133,7 +134,10 @@ class BatchRecord:
     @property
     def expires_at(self) -> float:
         """Unix time at which the completion window ends."""
-        return self.created_at + DAY
+        return (
+            self.created_at
+            + float(self.completion_window[:-1]) * _UNITS[self.completion_window[-1]]
+        )
 
     def render(self) -> dict[str, Any]:
         """The Batch object of the API, with this batch's quirks applied."""
