@@ -137,6 +137,19 @@ class Lookups:
         with self._db.read() as connection:
             return [_line(row) for row in connection.execute(query)]
 
+    def blobs_in(self, batch_id: str, after: str = "", limit: int = 500) -> dict[str, bytes]:
+        """custom_id → blob of requests of a batch, from the one after `after`, whatever became
+        of them.
+        """
+        query = (
+            select(_ROW.custom_id, _ROW.blob)
+            .where(_ROW.batch_id == batch_id, _ROW.custom_id > after)
+            .order_by(_ROW.custom_id)
+            .limit(limit)
+        )
+        with self._db.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
     def outcomes_in(self, batch_id: str) -> list[OutcomeCount]:
         """How the requests of a batch ended, grouped by state and error, the most first."""
         count = func.count()

@@ -1,0 +1,113 @@
+"""Small charts as SVG in the page: no script, no picture; a table beside them says the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from lowtide.shown import dollars, duration
+
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 1060, 240, 56, 24, 8
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One column: what was paid, and what was saved on top of it."""
+
+    label: str
+    cost: float
+    saving: float
+
+
+def money_bars(bars: Sequence[Bar], title: str) -> Markup:
+    """Columns of cost with the saving stacked on them."""
+    top = nice(max((bar.cost + bar.saving for bar in bars), default=0.0))
+    plot = _HEIGHT - _BOTTOM - _TOP
+    step = (_WIDTH - _LEFT) / max(len(bars), 1)
+    parts = [_axis(top, plot)]
+    every = max(1, math.ceil(len(bars) / 10))
+    for number, bar in enumerate(bars):
+        x = _LEFT + number * step
+        paid = plot * bar.cost / top
+        saved = plot * bar.saving / top
+        floor = _TOP + plot
+        told = escape(f"{bar.label}: paid {dollars(bar.cost)}, saved {dollars(bar.saving)}")
+        wide = f'x="{x + step * 0.15:.1f}" width="{step * 0.7:.1f}"'
+        parts.append(
+            f'<g><title>{told}</title><rect class="paid" {wide} y="{floor - paid:.1f}" '
+            f'height="{paid:.1f}"/><rect class="saved" {wide} y="{floor - paid - saved:.1f}" '
+            f'height="{saved:.1f}"/></g>'
+        )
+        if number % every == 0:
+            parts.append(
+                f'<text x="{x + step / 2:.1f}" y="{_HEIGHT - 6}" text-anchor="middle">'
+                f"{escape(bar.label[-5:])}</text>"
+            )
+    return _svg(title, parts, _HEIGHT)
+
+
+def heat_map(cells: Sequence[Sequence[float | None]], title: str) -> Markup:
+    """Days down, hours across; the darker a cell, the longer batches took.
+
+    Args:
+        cells: For each day of the week from Monday, 24 durations in seconds; None = no batch.
+        title: What it shows, for those who cannot see it.
+    """
+    known = [value for row in cells for value in row if value is not None]
+    low, high = min(known, default=0.0), max(known, default=0.0)
+    size, left, top = 42, 44, 22
+    parts = [
+        f'<text x="{left + hour * size + size / 2}" y="14" text-anchor="middle">{hour}</text>'
+        for hour in range(0, 24, 3)
+    ]
+    for day, row in enumerate(cells):
+        y = top + day * size
+        parts.append(f'<text x="0" y="{y + 25}">{DAYS[day]}</text>')
+        for hour, value in enumerate(row):
+            level = "none" if value is None else f"h{_level(value, low, high)}"
+            told = "no batch" if value is None else duration(value)
+            told = f"{DAYS[day]} {hour}:00 UTC: {told}"
+            parts.append(
+                f'<rect class="cell {level}" x="{left + hour * size}" y="{y}" width="{size - 3}" '
+                f'height="{size - 3}" rx="4"><title>{told}</title></rect>'
+            )
+    return _svg(title, parts, top + 7 * size, left + 24 * size)
+
+
+def nice(value: float) -> float:
+    """The next round number that is not less."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= value * 0.999)
+
+
+def _level(value: float, low: float, high: float) -> int:
+    """0 to 5 on a scale of ratios: an hour more matters after one hour, not after twenty."""
+    if high <= low or low <= 0:
+        return 0
+    return min(5, int(6 * math.log(value / low) / math.log(high / low)))
+
+
+def _axis(top: float, plot: float) -> str:
+    lines = []
+    for share in (0.0, 0.5, 1.0):
+        y = _TOP + plot * (1 - share)
+        lines.append(
+            f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">${top * share:g}</text>'
+        )
+    return "".join(lines)
+
+
+def _svg(title: str, parts: Sequence[str], height: float, width: float = _WIDTH) -> Markup:
+    # Everything in `parts` is made of numbers and escaped text.
+    inside = "".join(parts)
+    return Markup(  # noqa: S704
+        f'<svg class="chart" role="img" viewBox="0 0 {width} {height}" '
+        f'aria-label="{escape(title)}">{inside}</svg>'
+    )
