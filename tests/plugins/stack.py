@@ -17,8 +17,6 @@ import httpx2
 import pytest
 from celery import Celery
 
-from lowtide import runtime
-
 ROOT = Path(__file__).parents[2]
 WAIT = 60.0
 
@@ -127,34 +125,44 @@ class Stack:
             f"== {path.name}\n{path.read_text()[-6000:]}" for path in self.folder.glob("*.log")
         )
 
+    def stop_workers(self) -> None:
+        """Ends every worker."""
+        while self.workers:
+            ended_by_pid(self.workers.pop())
+
     def stop(self) -> None:
-        for worker in self.workers:
-            ended_by_pid(worker)
+        """Ends all that was started."""
+        self.stop_workers()
         self.simulator.stop()
 
 
-@pytest.fixture
-def stack(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
-    """A simulator and an environment; workers are started by the test."""
-    simulator = Simulator(tmp_path)
+@contextlib.contextmanager
+def deployment(folder: Path, redis_url: str) -> Iterator[Stack]:
+    """A simulator, and an environment in which workers of it are started."""
+    simulator = Simulator(folder)
     env = {
         "OPENAI_API_KEY": "simulator",
         "OPENAI_BASE_URL": simulator.base_url,
         "LOWTIDE_REDIS_URL": redis_url,
-        "LOWTIDE_HOME": str(tmp_path / "home"),
+        "LOWTIDE_HOME": str(folder / "home"),
         "LOWTIDE_MAX_WAIT": "0.3s",
         "LOWTIDE_TICK": "0.1s",
         "LOWTIDE_POLL_MIN": "0.1s",
         "LOWTIDE_RETRY_DELAY": "0.2s",
         "PYTHONPATH": str(ROOT),
     }
-    for name, value in env.items():
-        monkeypatch.setenv(name, value)
-    stack = Stack(tmp_path, redis_url, simulator, env)
-    yield stack
-    stack.stop()
+    stack = Stack(folder, redis_url, simulator, env)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in env.items():
+            patch.setenv(name, value)
+        try:
+            yield stack
+        finally:
+            stack.stop()
 
 
-def rt_of(app: Celery) -> runtime.Runtime:
-    """The runtime of the test's own process: for looking into ledger and buffers."""
-    return runtime.of(app)
+@pytest.fixture
+def stack(tmp_path: Path, redis_url: str) -> Iterator[Stack]:
+    """A deployment of a test's own; workers are started by the test."""
+    with deployment(tmp_path, redis_url) as stack:
+        yield stack
