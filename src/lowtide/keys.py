@@ -107,3 +107,8 @@ def webhook(namespace: str, webhook_id: str) -> str:
 def webhook_counts(namespace: str) -> str:
     """HASH "taken", "repeated", "refused" -> how many webhooks were; TTL `state_ttl`."""
     return f"{{{namespace}}}:webhooks"
+
+
+def tick(namespace: str, hostname: str) -> str:
+    """STRING, epoch seconds of a worker's last noted tick; TTL."""
+    return f"{{{namespace}}}:tick:{hostname}"

@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery, Task
 from celery.utils.log import get_logger
 
-from lowtide import failpoints, runtime
+from lowtide import failpoints, queues, runtime
 
 logger = get_logger(__name__)
 
@@ -45,8 +45,10 @@ class Step(Task):
 
     @property
     def queue(self) -> str:
-        """The pipeline's own queue, read late so that a producer needs no settings."""
-        return runtime.of(self.app).settings.queue
+        """The step's queue, read late so that a producer needs no settings."""
+        settings = runtime.of(self.app).settings
+        name = settings.deliver_queue if self.name == "lowtide.deliver" else None
+        return queues.declared(self.app, name or settings.queue)
 
 
 def register(app: Celery) -> None:

@@ -106,6 +106,10 @@ class Settings(BaseSettings):
         default="lowtide", pattern=r"^[A-Za-z0-9_.-]+$", description="Prefix of every Redis key"
     )
     queue: str = Field(default="lowtide", description="Celery queue of the pipeline's own tasks")
+    deliver_queue: str | None = Field(
+        default=None,
+        description="Celery queue of the deliver steps, to scale them alone; QUEUE if unset",
+    )
     redis_url: str | None = Field(
         default=None, description="Redis of the buffers; the app's broker or result Redis if unset"
     )

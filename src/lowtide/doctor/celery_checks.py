@@ -65,7 +65,7 @@ def _expiry(runtime: Runtime) -> Finding:
 
 def workers(runtime: Runtime) -> list[Finding]:
     """Whether somebody works, and works on the pipeline."""
-    part, queue = "Workers", runtime.settings.queue
+    part, settings = "Workers", runtime.settings
     try:
         found = runtime.app.control.inspect(timeout=1.5).active_queues() or {}
     except (OperationalError, OSError) as error:
@@ -73,11 +73,17 @@ def workers(runtime: Runtime) -> list[Finding]:
     if not found:
         advice = "Start one: `celery -A your_app worker`, or here `make up`."
         return [bad(part, "none answers", advice)]
-    on_pipeline = sorted(name for name, queues in found.items() if _consumes(queues, queue))
-    if not on_pipeline:
-        advice = f"Let one consume it: `celery -A your_app worker -Q celery,{queue}`."
-        return [bad(part, f"{len(found)} answer, none consumes the queue {queue!r}", advice)]
-    return [good(part, f"{len(found)} answer; on the queue {queue!r}: {', '.join(on_pipeline)}")]
+    findings = []
+    for queue in dict.fromkeys((settings.queue, settings.deliver_queue or settings.queue)):
+        on_it = sorted(name for name, queues in found.items() if _consumes(queues, queue))
+        if on_it:
+            detail = f"{len(found)} answer; on the queue {queue!r}: {', '.join(on_it)}"
+            findings.append(good(part, detail))
+        else:
+            advice = f"Let one consume it: `celery -A your_app worker -Q celery,{queue}`."
+            detail = f"{len(found)} answer, none consumes the queue {queue!r}"
+            findings.append(bad(part, detail, advice))
+    return findings
 
 
 def _consumes(queues: list[Mapping[str, Any]], name: str) -> bool:

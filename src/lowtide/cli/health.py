@@ -1,0 +1,42 @@
+"""`lowtide health`."""
+
+from __future__ import annotations
+
+import socket
+from typing import Annotated
+
+import typer
+from celery import Celery
+
+from lowtide import pulse
+from lowtide.cli.context import AppOption, runtime
+from lowtide.durations import parse_duration
+from lowtide.errors import LowtideError
+
+_PATIENCE = 5.0
+
+
+def health(
+    app: AppOption = None,
+    worker: Annotated[
+        str | None, typer.Option("--worker", "-w", help="Its name; celery@ and this host's name.")
+    ] = None,
+    older: Annotated[
+        str, typer.Option("--older", help="How old its last tick may be at most.")
+    ] = "60s",
+) -> None:
+    """Does the worker of this machine tick and answer? For health checks of containers."""
+    rt = runtime(app)
+    name = worker or f"celery@{socket.gethostname()}"
+    age = pulse.age(rt, name)
+    if age is None:
+        raise LowtideError(f"{name} has not ticked: is it started, and on this Redis?")
+    if age > parse_duration(older):
+        raise LowtideError(f"{name} ticked {age:.0f} s ago: its loop stands still; restart it.")
+    if not _answers(rt.app, name):
+        raise LowtideError(f"{name} ticks, but does not answer over the broker.")
+    typer.echo(f"{name} ticked {age:.0f} s ago and answers.")
+
+
+def _answers(app: Celery, name: str) -> bool:
+    return bool(app.control.ping(destination=[name], timeout=_PATIENCE, limit=1))
