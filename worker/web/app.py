@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import threading
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -21,6 +23,7 @@ from worker.web.cache import Cache
 from worker.web.pages import batches, costs, lanes, overview, settings, tables, tasks, tide
 from worker.web.runner import Runner
 
+logger = logging.getLogger(__name__)
 _HERE = Path(__file__).parent
 
 
@@ -40,7 +43,7 @@ def make_app(rt: Runtime | None = None) -> Starlette:
         lifespan=_lifespan,
         middleware=[Middleware(guard.Guard, rt=rt)],
         exception_handlers={
-            404: render.not_found,
+            HTTPException: render.stopped,
             LowtideError: render.refused,
             Exception: render.broken,
         },
@@ -87,11 +90,20 @@ def _routes() -> list[Route | Mount]:
 
 @asynccontextmanager
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
-    # The SDK takes a second to import; the first webhook shall not wait for it.
-    threading.Thread(target=webhooks.verifier, name="warm-up", daemon=True).start()
+    await run_in_threadpool(_warm_up, app.state.rt)
     await run_in_threadpool(app.state.runner.go_on)
     try:
         yield
     finally:
         app.state.live.stop()
         await run_in_threadpool(app.state.runner.stop)
+
+
+def _warm_up(rt: Runtime) -> None:
+    """Imports and connects what the first request would otherwise wait for."""
+    try:
+        webhooks.warm_up()
+        rt.redis.ping()
+        rt.ledger.check()
+    except (RedisError, LowtideError, OSError) as error:
+        logger.warning("The page starts all the same: %s", error)

@@ -57,11 +57,17 @@ def back(request: Request, path: str, said: str = "") -> RedirectResponse:
     return RedirectResponse(f"{path}{joint}said={quote(said)}" if said else path, 303)
 
 
-def not_found(request: Request, error: Exception) -> Response:
-    """There is no such page."""
-    detail = error.detail if isinstance(error, HTTPException) else "Not Found"
-    said = "There is no such page." if detail == "Not Found" else detail
-    return page(request, "problem.html", status=404, title="Not found", problem=said)
+_TITLES = {403: "Not allowed", 404: "Not found"}
+
+
+def stopped(request: Request, error: Exception) -> Response:
+    """There is no such page, or the action may not be taken like this."""
+    status, said = 404, "Not Found"
+    if isinstance(error, HTTPException):
+        status, said = error.status_code, error.detail
+    said = "There is no such page." if said == "Not Found" else said
+    title = _TITLES.get(status, "That did not work")
+    return page(request, "problem.html", status=status, title=title, problem=said)
 
 
 def refused(request: Request, error: Exception) -> Response:

@@ -49,9 +49,10 @@ def _act(rt: Runtime, verb: str, subject: str, reason: str) -> str:
     if verb == "flush":
         batch_id = control.flush(rt, subject)
         return f"Batch {batch_id} is on its way." if batch_id else "Nothing waits in this lane."
+    name = Lane.parse(subject).model if ":" in subject else f"Account {subject}"
     if verb == "pause":
         control.pause(rt, subject, reason or "by hand, on the page")
-        return f"{subject} is paused; calls are still accepted and wait."
+        return f"{name} is paused; calls are still accepted and wait."
     if verb == "resume":
-        return f"{subject} goes on." if control.resume(rt, subject) else "It was not paused."
+        return f"{name} goes on." if control.resume(rt, subject) else "It was not paused."
     raise HTTPException(404)
