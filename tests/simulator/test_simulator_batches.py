@@ -10,7 +10,17 @@ import pytest
 
 from lowtide.simulator import SimulatorServer, SimulatorSettings
 from lowtide.simulator.settings import from_mapping
-from tests.simulator.support import CHAT, MODEL, TEXT, Bench, chat_body, chat_lines, jsonl, line
+from tests.simulator.support import (
+    CHAT,
+    MODEL,
+    TEXT,
+    Bench,
+    chat_body,
+    chat_lines,
+    counts,
+    jsonl,
+    line,
+)
 
 BODIES = {
     CHAT: chat_body(),
@@ -120,6 +130,7 @@ def test_cancel_keeps_what_is_done_and_names_the_rest(bench, batch_clock):
     rest = bench.rows(ended.error_file_id)
     assert len(rest) == 75
     assert {(row["error"]["code"], row["response"]) for row in rest} == {("batch_cancelled", None)}
+    assert counts(ended) == (100, 25, 75)
     assert bench.server.totals()["billed"] == 25
 
 

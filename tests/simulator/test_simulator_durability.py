@@ -11,7 +11,9 @@ import psutil
 import pytest
 
 from lowtide.simulator import SimulatorProcess
-from tests.simulator.support import Bench, chat_body, chat_lines, codes, counts, jsonl, line
+from lowtide.simulator.records import BatchRecord
+from lowtide.simulator.store import Store
+from tests.simulator.support import Bench, chat_body, chat_lines, codes, counts, jsonl, line, rows
 
 _SIZE = 200_000_000
 _GROWTH = 30_000_000
@@ -164,3 +166,60 @@ def test_hundreds_of_waiting_batches_end_in_the_order_of_time(bench, batch_clock
     assert len(took) > 100
     assert min(took) >= 3600
     assert max(took) <= 72000
+
+
+def _stopped_halfway(tmp_path, **upload):
+    """A state directory in which half of a batch of 20 is done; its id, and where its files are."""
+    with SimulatorProcess(tmp_path / "state", "--delay", "2h") as server:
+        server.freeze()
+        with client_of(server) as client:
+            file = client.files.create(file=("a.jsonl", chat_lines(20)), purpose="batch", **upload)
+            batch = client.batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+            )
+            server.advance("1h")
+            assert counts(client.batches.retrieve(batch.id))[1] == 10
+        server.kill()
+    return batch.id
+
+
+def _ended(tmp_path, batch_id):
+    with SimulatorProcess(tmp_path / "state") as server, client_of(server) as client:
+        server.advance("2h")
+        ended = client.batches.retrieve(batch_id)
+        return ended, Bench(server, client).content(ended.output_file_id)
+
+
+def test_what_a_kill_left_beyond_the_last_commit_is_cut_off(tmp_path):
+    batch_id = _stopped_halfway(tmp_path)
+    files = tmp_path / "state" / "files"
+    (part,) = [p for p in files.glob("file-*") if b'"batch_req_' in p.read_bytes()]
+    with part.open("ab") as file:
+        file.write(b'{"id":"batch_req_half')
+    ended, content = _ended(tmp_path, batch_id)
+    assert ended.status == "completed"
+    assert len({row["custom_id"] for row in rows(content)}) == content.count(b"\n") == 20
+
+
+def test_an_input_that_expires_while_in_use_is_read_to_its_end(tmp_path):
+    life = {"anchor": "created_at", "seconds": 3600}
+    batch_id = _stopped_halfway(tmp_path, expires_after=life)
+    ended, content = _ended(tmp_path, batch_id)
+    assert (ended.status, len(rows(content))) == ("completed", 20)
+    with SimulatorProcess(tmp_path / "state") as server, client_of(server) as client:
+        with pytest.raises(openai.NotFoundError):
+            client.files.retrieve(ended.input_file_id)
+        assert not (tmp_path / "state" / "files" / ended.input_file_id).exists()
+
+
+def test_a_wish_to_cancel_wins_over_a_completion_in_the_same_instant(tmp_path):
+    store = Store(tmp_path / "simulator.db")
+    batch = BatchRecord("batch_1", "org", "/v1/responses", "file-1", created_at=1.0)
+    store.add_batch(batch, lambda made: None)
+    batch.status = "completed"
+    store.request_cancel("batch_1", 2.0)
+    assert not store.finish(batch, [], lambda db: None, unless_cancelled=True)
+    found = store.batch("batch_1")
+    assert found is not None
+    assert (found.status, found.render()["status"]) == ("validating", "cancelling")
+    store.close()
