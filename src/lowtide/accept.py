@@ -212,7 +212,8 @@ def _first_phase(app: Celery, message: Incoming, hostname: str) -> Accepted | _W
     context = Context(request, args=args, kwargs=kwargs, called_directly=False)
     turn = Turn(context.id)
     try:
-        step = _run(task, context, turn)
+        turn.history = earlier_answers(task, context)
+        step = run_step(task, context, turn)
         if isinstance(step, steps.Asks):
             envelope = Envelope.seal(context, message.body)
             envelope.history = [record(outcome) for outcome in turn.history]
@@ -223,15 +224,20 @@ def _first_phase(app: Celery, message: Incoming, hostname: str) -> Accepted | _W
     return _traced(app, task, request, verdict)
 
 
-def _run(task: BatchTask, context: Context, turn: Turn) -> steps.Step:
-    """Runs the task as the tracer would, up to its first request."""
-    with _current_task(task, context):
-        turn.history = earlier_answers(task, context)
+def run_step(task: BatchTask, context: Context, turn: Turn) -> steps.Step:
+    """Runs the task's function up to its next request, or its end, without Celery's tracer.
+
+    The task is current and its signals are sent, as the tracer would have it. To end a task
+    without a result is dear there: it makes a traceback of it.
+
+    Raises:
+        Exception: Whatever the user's code raises.
+    """
+    with _current_task(task, context), turn_of(turn):
         run = task if task_has_custom(task, "__call__") else task.run
         if task_has_custom(task, "before_start"):
             task.before_start(context.id, context.args, context.kwargs)
-        with turn_of(turn):
-            returned = run(*context.args, **context.kwargs)
+        returned = run(*context.args, **context.kwargs)
     # A `__call__` of the user's own may have answered without running the function.
     return turn.step if turn.step is not None else steps.Done(returned)
 

@@ -113,7 +113,7 @@ class _Expand(Task):
     ignore_result = True
 
 
-def expand(  # noqa: PLR0917 - a message's arguments
+def expand(
     self: Task,
     name: str,
     common: dict[str, Any],
@@ -147,7 +147,7 @@ def expand(  # noqa: PLR0917 - a message's arguments
         incoming.append(Incoming(name, request, body))
         events.received(task, request, args, kwargs)
     if self.request.delivery_info.get("redelivered"):
-        incoming = _unfinished(app, incoming)
+        incoming = _unfinished(task, incoming)
     returned = []
     for message, accepted in zip(incoming, accept(app, incoming, hostname), strict=True):
         task_id = message.headers["id"]
@@ -160,14 +160,11 @@ def expand(  # noqa: PLR0917 - a message's arguments
         raise Reject(f"{len(returned)} of {len(ids)} calls wait in the queue", requeue=True)
 
 
-def _unfinished(app: Celery, incoming: list[Any]) -> list[Any]:
-    """Those calls whose tasks have not ended when the message came before."""
-    from celery.app.task import Context
-
+def _unfinished(task: Task, incoming: list[Any]) -> list[Any]:
+    """Those calls whose tasks had not ended when the message came before."""
     from lowtide import finality
 
-    contexts = [Context({**message.headers, "task": message.task}) for message in incoming]
-    ended = finality.stored(app, contexts)
+    ended = finality.stored((task, message.headers["id"]) for message in incoming)
     return [message for message in incoming if message.headers["id"] not in ended]
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, Literal
 
-from celery import Celery, signals, states
+from celery import signals, states
 from celery.app.task import Context
 from celery.backends.base import DisabledBackend
 from celery.backends.redis import RedisBackend
@@ -14,20 +13,22 @@ from celery.backends.rpc import RPCBackend
 from celery.exceptions import TaskRevokedError
 
 
-def stored(app: Celery, contexts: Sequence[Context]) -> dict[str, dict[str, Any]]:
-    """The final results that the tasks of `contexts` have already, by task id.
+def stored(tasks: Iterable[tuple[Any, str]]) -> dict[str, dict[str, Any]]:
+    """The final results that tasks have already, by task id.
 
     One MGET with Redis. A backend that cannot be asked (none, or rpc, whose results
     lie in the caller's queue) knows of none.
 
+    Args:
+        tasks: Each Celery task with the id of its call.
+
     Raises:
         Exception: The backend does not answer.
     """
-    by_backend: dict[int, tuple[Any, list[str]]] = defaultdict(lambda: (None, []))
-    for context in contexts:
-        backend = app.tasks[context.task].backend
-        known = by_backend.setdefault(id(backend), (backend, []))
-        known[1].append(context.id)
+    by_backend: dict[int, tuple[Any, list[str]]] = {}
+    for task, task_id in tasks:
+        backend = task.backend
+        by_backend.setdefault(id(backend), (backend, []))[1].append(task_id)
     found: dict[str, dict[str, Any]] = {}
     for backend, ids in by_backend.values():
         found.update(_final(backend, ids))

@@ -22,24 +22,21 @@ if TYPE_CHECKING:
 def play(task: BatchTask, turn: Turn, args: Any, kwargs: Any) -> Any:
     """Does what `turn` is for; leaves in `turn.step` what was found.
 
+    Returns:
+        The task's result, None while it asks for an answer.
+
     Raises:
-        Deferred: In the second phase, when the task has another request.
         Exception: What the user's code raises, or the provider's error.
     """
     if turn.error is not None:
         raise turn.error
-    if turn.known is None and turn.envelope is not None and turn.envelope.final:
-        turn.known = steps.Done(_result(task, turn.envelope, turn.history[-1]))
-    if turn.known is None:
-        turn.known = steps.advance(task.build(*args, **kwargs), turn.history, task.to_call)
-    turn.step = turn.known
-    if isinstance(turn.step, steps.Done):
-        return turn.step.value
-    if turn.envelope is None:
-        return None
-    from lowtide.worker_request import Deferred
-
-    raise Deferred("waits for its next answer")
+    if turn.known is not None:
+        turn.step = turn.known
+    elif turn.envelope is not None and turn.envelope.final:
+        turn.step = steps.Done(_result(task, turn.envelope, turn.history[-1]))
+    else:
+        turn.step = steps.advance(task.build(*args, **kwargs), turn.history, task.to_call)
+    return turn.step.value if isinstance(turn.step, steps.Done) else None
 
 
 def defer(task: BatchTask, args: Any, kwargs: Any) -> Any:

@@ -18,7 +18,7 @@ from celery.utils.log import get_logger
 from kombu.exceptions import OperationalError
 
 from lowtide import finality, steps
-from lowtide.accept import make_request, trace
+from lowtide.accept import make_request, run_step, trace
 from lowtide.envelope import Envelope, Outcome, recall, unpack
 from lowtide.errors import EnvelopeError, LowtideError
 from lowtide.events import TaskEvents
@@ -105,7 +105,9 @@ def resume(
         Exception: The result backend could not be asked for what is final; nothing was done.
     """
     opened = [_open(app, item, hostname) for item in items]
-    stored = finality.stored(app, [task.context for task in opened if isinstance(task, _Opened)])
+    stored = finality.stored(
+        (task.task, task.task_id) for task in opened if isinstance(task, _Opened)
+    )
     events = TaskEvents(app, hostname)
     ends: list[Resumed] = []
     sure = 0
@@ -223,17 +225,22 @@ def _end(
 
 
 def _traced(opened: _Opened, events: TaskEvents) -> Resumed:
-    """Runs Celery's tracer for the task's last phase."""
+    """Ends the task through Celery's tracer, unless it is a generator that asks again."""
     request, outcome = opened.item.request, opened.item.outcome
     if isinstance(outcome, LowtideError):
         outcome = explained(outcome, request)
-    history = [recall(entry) for entry in opened.envelope.history]
-    turn = Turn(request.task_id, history=[*history, outcome], envelope=opened.envelope)
-    app = opened.task.app
-    traced = trace(app, opened.task, opened.request, turn)
+    history = [*map(recall, opened.envelope.history), outcome]
+    turn = Turn(request.task_id, history=history, envelope=opened.envelope)
+    if not opened.envelope.final:
+        try:
+            step = run_step(opened.task, opened.context, turn)
+            if isinstance(step, steps.Asks):
+                return Resumed(opened.custom_id, "CONTINUED", _following(opened, step, outcome))
+            turn = Turn(request.task_id, known=step)
+        except Exception as error:
+            turn = Turn(request.task_id, error=error)
+    traced = trace(opened.task.app, opened.task, opened.request, turn)
     info = traced[1]
-    if isinstance(turn.step, steps.Asks) and info is not None and info.state == states.IGNORED:
-        return _continued(opened, turn.step, outcome)
     state = states.SUCCESS if info is None else info.state
     if state == states.REJECTED:
         return _rejected(opened, info.retval)
@@ -241,18 +248,15 @@ def _traced(opened: _Opened, events: TaskEvents) -> Resumed:
     return Resumed(opened.custom_id, state)
 
 
-def _continued(opened: _Opened, step: steps.Asks, outcome: Outcome) -> Resumed:
-    """The generator's next request, with its history one outcome longer."""
+def _following(opened: _Opened, step: steps.Asks, outcome: Outcome) -> Request:
+    """The generator's next request, with its history one outcome longer.
+
+    Raises:
+        InvalidRequest: It cannot be sent.
+    """
     envelope = unpack(opened.item.request.envelope)
     envelope.history = envelope.followed_by(outcome)
-    try:
-        following = make_request(opened.task, opened.context, step, envelope)
-    except LowtideError as error:
-        # The request cannot be sent: the task fails with the reason.
-        verdict = Turn(opened.task_id, error=error)
-        trace(opened.task.app, opened.task, opened.request, verdict)
-        return Resumed(opened.custom_id, "FAILURE")
-    return Resumed(opened.custom_id, "CONTINUED", following)
+    return make_request(opened.task, opened.context, step, envelope)
 
 
 def _rejected(opened: _Opened, error: Reject) -> Resumed:

@@ -281,7 +281,7 @@ def test_chords_are_kept_long_enough(app: Celery) -> None:
 
 
 def test_many_calls_go_in_messages_of_bounded_size() -> None:
-    few = [([str(n)], {}) for n in range(1_201)]
+    few: list[Any] = [([str(n)], {}) for n in range(1_201)]
     large = [(["x" * 400_000], {"k": 1}) for _ in range(5)]
 
     assert [len(part) for part in _messages(few)] == [CALLS_IN_MESSAGE, CALLS_IN_MESSAGE, 201]
