@@ -220,10 +220,13 @@ def check_options(options: Iterable[str], base: type[Task]) -> None:
         TypeError: With the name that was probably meant.
     """
     ours = [name for name in BatchTask.__annotations__ if name != "build"]
+    # Not `hasattr`: to ask a task class for its app binds it to one, to a new one if need be.
+    kinds = (*BatchTask.__mro__, *base.__mro__[1:])
     for name in options:
-        if not name.startswith("_") and not hasattr(BatchTask, name) and name not in _CELERYS:
+        known = name in _CELERYS or any(name in vars(kind) for kind in kinds)
+        if not known and not name.startswith("_"):
             near = difflib.get_close_matches(name, ours, n=1, cutoff=0.75)
-            if near and not any(name in vars(kind) for kind in base.__mro__[1:]):
+            if near:
                 raise TypeError(
                     f"Unknown option {name!r} of a batch task; did you mean {near[0]!r}?"
                 )
