@@ -7,6 +7,7 @@ that a forged or repeated one could do is a status call, and it is refused all t
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import time
@@ -16,6 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from celery.utils.log import get_logger
+from redis.exceptions import RedisError
 
 from lowtide import keys
 from lowtide.errors import LowtideError, SettingsError
@@ -88,7 +90,9 @@ def receive(
     secret = _secret(rt, account)
     try:
         event: Any = verifier().webhooks.unwrap(body, dict(headers), secret=secret)
-        kind, data, webhook_id = str(event.type), event.data, headers["webhook-id"]
+        kind, data, webhook_id = event.type, event.data, headers["webhook-id"]
+        if not isinstance(kind, str):
+            raise TypeError("it is no event")
     except Exception as error:
         _count(rt, "refused")
         raise WebhookRefused(f"A webhook for account {account} was refused: {error}") from None
@@ -199,4 +203,6 @@ def _count(rt: Runtime, what: str) -> None:
     pipe: Any = rt.redis.pipeline(transaction=True)
     pipe.hincrby(key, what, 1)
     pipe.expire(key, max(1, round(rt.settings.state_ttl)))
-    pipe.execute()
+    # For people only: a webhook that was noted is not to be sent again for it.
+    with contextlib.suppress(RedisError):
+        pipe.execute()
