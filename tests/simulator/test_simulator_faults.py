@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,26 @@ def test_billing_limit_at_create(bench, status):
         bench.create(chat_lines(1))
     assert (caught.value.status_code, caught.value.code) == (status, "billing_hard_limit_reached")
     assert batches_made(bench) == 0
+
+
+def test_cut_connections_are_no_errors_of_the_server(bench, caplog):
+    batch = bench.run(chat_lines(20))
+    for kind in ("refuse", "cut_before", "cut_after", "cut_middle", "truncate"):
+        bench.server.add_fault(kind, match="", count=1)
+        with suppress(openai.APIConnectionError, httpx2.HTTPError, json.JSONDecodeError):
+            bench.client.batches.retrieve(batch.id)
+    assert [rule["hits"] for rule in bench.server.faults()] == [1] * 5
+    assert caplog.text == ""
+
+
+def test_a_defect_of_the_server_is_a_500_in_the_services_shape(bench, monkeypatch):
+    def broken(*args):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(bench.server.world.store, "batch", broken)
+    with pytest.raises(openai.InternalServerError) as caught:
+        bench.client.batches.retrieve("batch_1")
+    assert caught.value.type == "server_error"
 
 
 # ---- whole batches

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lowtide.simulator.admin import Admin
 from lowtide.simulator.api import FilesAndBatches, json_answer
 from lowtide.simulator.api_sync import ModelEndpoints
-from lowtide.simulator.errors import ApiError, unknown_url, wrong_method
+from lowtide.simulator.errors import ApiError, server_error, unknown_url, wrong_method
 from lowtide.simulator.fault_http import FaultMiddleware
 from lowtide.simulator.settings import SimulatorSettings
 from lowtide.simulator.world import World
@@ -51,7 +51,11 @@ def create_app(settings: SimulatorSettings | None = None) -> Starlette:
             Mount("/simulator", routes=Admin(world).routes()),
             Route("/", RedirectResponse("/simulator/")),
         ],
-        exception_handlers={ApiError: _api_error, HTTPException: _http_error},
+        exception_handlers={
+            ApiError: _api_error,
+            HTTPException: _http_error,
+            Exception: _our_error,
+        },
         lifespan=lifespan,
     )
     app.add_middleware(FaultMiddleware, faults=world.faults)
@@ -89,6 +93,12 @@ async def _api_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, ApiError):
         raise error
     return json_answer(error.body(), error.status, error.headers)
+
+
+async def _our_error(request: Request, error: Exception) -> Response:
+    """A defect of ours looks like one of the service's; the server logs what it was."""
+    del request, error
+    return json_answer(server_error().body(), 500)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +17,8 @@ from lowtide.simulator.connections import CuttableProtocol
 from lowtide.simulator.settings import SimulatorSettings
 from lowtide.simulator.steering import Steering
 from lowtide.simulator.world import World
+
+_TICK = 0.1  # seconds, as uvicorn's own loop
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -36,6 +40,7 @@ def _config(app: object, log_level: str) -> uvicorn.Config:
         app,  # type: ignore[arg-type]
         http=CuttableProtocol,
         log_level=log_level,
+        log_config=None,  # the application, a test for instance, says where logs go
         access_log=False,
         proxy_headers=False,
         server_header=False,
@@ -93,7 +98,7 @@ class SimulatorServer(Steering):
 
     def stop(self) -> None:
         """End server, engine and threads."""
-        self._server.should_exit = True
+        self._server.ask_to_stop()
         if self._thread.is_alive():
             self._thread.join()
         self._socket.close()
@@ -114,15 +119,31 @@ class SimulatorServer(Steering):
 
 
 class _Announcing(uvicorn.Server):
-    """Calls back when requests are answered."""
+    """Calls back when requests are answered, and stops at once when asked from another thread."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._ready = ready
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
         self._ready()
+
+    async def main_loop(self) -> None:
+        counter = 0
+        while not await self.on_tick(counter):
+            counter = (counter + 1) % 864_000
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), _TICK)
+
+    def ask_to_stop(self) -> None:
+        """Stop serving; from any thread."""
+        self.should_exit = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._asked.set)
 
 
 def serve(
