@@ -17,6 +17,7 @@ app = Celery("chaos", broker=URL, backend=URL)
 app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
+    broker_transport="lowtide.broker:Transport",
     # The messages of a killed worker come back within seconds.
     broker_transport_options={
         "visibility_timeout": VISIBILITY,

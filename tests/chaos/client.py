@@ -36,6 +36,7 @@ class Client:
         expected: Task id → what its result must be.
         kinds: How many calls of each kind were sent.
         unsure: Task ids of calls whose sending failed.
+        roles: Task id → what it is, for people.
     """
 
     app: Celery
@@ -43,6 +44,7 @@ class Client:
     expected: dict[str, Any] = field(default_factory=dict)
     kinds: Counter[str] = field(default_factory=Counter)
     unsure: set[str] = field(default_factory=set)
+    roles: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count()
@@ -62,8 +64,11 @@ class Client:
         names = list(self._senders)
         for _ in range(count):
             chosen = kind or self._random.choices(names, (40, 10, 8, 15, 8, 4, 5))[0]
+            known = len(self.expected)
             self._senders[chosen]()
             self.kinds[chosen] += 1
+            for number, task_id in enumerate(list(self.expected)[known:]):
+                self.roles[task_id] = f"{chosen} {number}"
 
     def _text(self) -> str:
         return f"Parcel number {next(self._numbers)} is at sea."

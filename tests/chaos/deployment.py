@@ -193,7 +193,7 @@ class Deployment:
             "LOWTIDE_ADOPT_WAIT": "2s",
             "LOWTIDE_MAX_ATTEMPTS": "20",
             "LOWTIDE_SLICE_REQUESTS": "50",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
         }
         if "redis" in self.proxies:
             env["LOWTIDE_REDIS_URL"] = f"redis://127.0.0.1:{self.proxies['redis'].port}/0"
@@ -242,6 +242,15 @@ class Deployment:
             for worker in self.workers
             if worker.log.exists()
         )
+
+    def said_about(self, task_id: str) -> list[str]:
+        """The lines of the workers' logs that name a task."""
+        return [
+            f"{worker.name}: {line.rstrip()[:300]}"
+            for worker in self.workers
+            for line in worker.log.read_text(errors="replace").splitlines()
+            if task_id in line
+        ]
 
     def stop(self) -> None:
         self._stop.close()

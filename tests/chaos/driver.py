@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import shlex
@@ -87,6 +88,7 @@ def run(plan: Plan, folder: Path) -> Outcome:
     try:
         return _run(plan, deployment)
     finally:
+        gc.collect()  # Celery's results say goodbye to Valkey, while it is there
         deployment.stop()
 
 

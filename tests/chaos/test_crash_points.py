@@ -101,5 +101,6 @@ def test_a_process_killed_at(rig: Rig, place: str, how: str) -> None:
         until(rig.is_settled, "every call has its outcome, and nothing is left", WAIT)
     except AssertionError:
         verdict = check(rig.deployment, rig.client, rig.listener)
-        pytest.fail(f"not settled: {verdict.violations}\n{rig.deployment.logs()}")
+        told = [rig.deployment.said_about(each.split()[0]) for each in verdict.lost[:3]]
+        pytest.fail(f"not settled: {verdict.violations}\n{told}\n{rig.deployment.logs()}")
     assert check(rig.deployment, rig.client, rig.listener).violations == {}
