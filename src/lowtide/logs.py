@@ -5,12 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
-
-if TYPE_CHECKING:
-    from celery import Celery
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _LEVELS = {"DEBUG": "2", "INFO": "36", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
@@ -83,23 +80,25 @@ def configure(form: str, level: int = logging.INFO) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
-def attach(app: Celery) -> None:
-    """Gives the workers of `app` the form that the setting `log_format` names.
+def attach() -> None:
+    """Gives workers of this process the form that the setting `log_format` names.
 
     Celery's own set-up stays as it is: its handlers, levels and files.
     """
     from celery.signals import after_setup_logger, after_setup_task_logger
 
-    def reform(logger: logging.Logger | None = None, **_: Any) -> None:
-        from lowtide import runtime
+    # By name, so that a second app connects nothing twice.
+    after_setup_logger.connect(_reform, dispatch_uid="lowtide.logs")
+    after_setup_task_logger.connect(_reform, dispatch_uid="lowtide.logs.task")
 
-        made = formatter(runtime.of(app).settings.log_format)
-        if made is not None and logger is not None:
-            for handler in logger.handlers:
-                handler.setFormatter(made)
 
-    after_setup_logger.connect(reform, weak=False, dispatch_uid="lowtide.logs")
-    after_setup_task_logger.connect(reform, weak=False, dispatch_uid="lowtide.logs.task")
+def _reform(logger: logging.Logger | None = None, **_: Any) -> None:
+    from lowtide import runtime
+
+    made = formatter(runtime.of().settings.log_format)
+    if made is not None and logger is not None:
+        for handler in logger.handlers:
+            handler.setFormatter(made)
 
 
 def _task() -> dict[str, str]:

@@ -51,7 +51,7 @@ def install(app: Celery) -> Runtime:
     runtime = Runtime(app)
     app.__dict__[_ATTRIBUTE] = runtime
     pipeline.register(app)
-    logs.attach(app)
+    logs.attach()
     app.steps["consumer"].add(bootstep.LowtideStep)
     return runtime
 
