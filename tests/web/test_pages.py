@@ -133,7 +133,7 @@ def test_a_task_in_its_buffer(page, rt) -> None:
 
 
 def test_a_task_in_the_ledger_shows_shapes_alone(page, rt) -> None:
-    from lowtide. import record
+    from lowtide.recording import record
 
     task_id = waiting(rt, 1)[0]
     record(rt, rt.buffer.seal(CHAT.key, only_if_due=False))
@@ -146,7 +146,7 @@ def test_a_task_in_the_ledger_shows_shapes_alone(page, rt) -> None:
 
 
 def test_with_the_setting_prompts_are_shown(settings, rt, browser_like) -> None:
-    from lowtide. import record
+    from lowtide.recording import record
 
     settings["show_prompts"] = True
     page = browser_like(rt)
