@@ -27,6 +27,17 @@ from lowtide.providers import account_of, environment
 from lowtide.providers.profiles import COMPATIBLE, PROFILES, Profile, profile_at, seconds
 
 PREFIX = "LOWTIDE_"
+# Names that the tests and the simulator read for themselves.
+_OTHERS = frozenset(
+    {
+        "LOWTIDE_CONTRACT",
+        "LOWTIDE_FAILPOINTS",
+        "LOWTIDE_UPSTREAM_KEY",
+        "LOWTIDE_WEBHOOK_SECRET",
+    }
+)
+# A value of these may hold a password: errors do not repeat it.
+_SECRET_ENDINGS = ("url", "backend", "token", "secret", "key")
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
@@ -285,17 +296,17 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         reason = str(first["msg"]).removeprefix("Value error, ")
-        shown = "" if name.endswith("url") else f" = {first['input']!r}"
+        secret = name.endswith(_SECRET_ENDINGS) or name.startswith("accounts")
+        shown = "" if secret else f" = {first['input']!r}"
         raise SettingsError(f"Setting {PREFIX}{name.upper()}{shown}: {reason}.") from None
 
 
 def _refuse_unknown(overrides: Mapping[str, Any]) -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    outside = {"LOWTIDE_CONTRACT", "LOWTIDE_FAILPOINTS"}
     seen = [name for name in (*os.environ, *dotenv_values(".env")) if name.startswith(PREFIX)]
     seen += [PREFIX + name.upper() for name in overrides]
     for name in seen:
-        if name not in known | outside:
+        if name not in known | _OTHERS:
             near = difflib.get_close_matches(name, sorted(known), n=1)
             hint = f"; did you mean {near[0]}?" if near else "; `lowtide settings` lists all."
             raise SettingsError(f"Unknown setting {name}{hint}")
