@@ -1,0 +1,133 @@
+"""Every kind of input and every endpoint, by a batch through a worker and at once by `.apply()`."""
+
+from __future__ import annotations
+
+import base64
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lowtide import runtime
+from lowtide.errors import Flagged
+from lowtide.simulator import Steering
+from tests.plugins.redis import started_redis
+from tests.plugins.stack import Stack, deployment
+
+pytestmark = pytest.mark.slow
+MODULE = "tests.inputs.app"
+DATA = "data:image/png;base64," + base64.b64encode(b"\x89PNG" * 30_000).decode()
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    redis = started_redis(tmp_path_factory.mktemp("redis"))
+    with deployment(tmp_path_factory.mktemp("inputs"), redis.url) as stack:
+        stack.worker(MODULE)
+        stack.ready(importlib.import_module(MODULE).app)
+        yield stack
+    redis.stop()
+
+
+@pytest.fixture
+def tasks(stack: Stack) -> Any:
+    return importlib.import_module(MODULE)
+
+
+def by_batch(task: Any, *args: Any) -> Any:
+    return task.delay(*args).get(timeout=60)
+
+
+def at_once(task: Any, *args: Any) -> Any:
+    return task.apply(args=args).get()
+
+
+both = pytest.mark.parametrize("ask", [by_batch, at_once])
+Ask = Callable[..., Any]
+
+
+@both
+@pytest.mark.parametrize("url", ["https://example.org/ferry.png", DATA], ids=["url", "data"])
+def test_an_image(tasks: Any, ask: Ask, url: str) -> None:
+    assert ask(tasks.picture, url) == tasks.TEXT
+
+
+@both
+def test_a_file(tasks: Any, ask: Ask) -> None:
+    assert ask(tasks.file, "data:application/pdf;base64,JVBERi0=") == tasks.TEXT
+
+
+def test_data_urls_count_in_bytes(stack: Stack, tasks: Any) -> None:
+    result = tasks.picture.delay(DATA)
+    result.get(timeout=60)
+
+    rt = runtime.of(tasks.app)
+    [row] = rt.ledger.task(result.id)
+    batch = rt.ledger.batch(row.batch_id)
+    assert batch is not None
+    assert batch.bytes > len(DATA)
+    assert batch.tokens > len(DATA) // 4
+
+
+@both
+def test_tool_calls_are_given_back_whole(tasks: Any, ask: Ask) -> None:
+    message = ask(tasks.chat_tool, "Is it raining in Utrecht?")
+    items = ask(tasks.response_tool, "Is it raining in Utrecht?")
+
+    assert message["role"] == "assistant"
+    assert message["tool_calls"][0]["function"]["name"] == "weather"
+    assert [item["name"] for item in items if item["type"] == "function_call"] == ["weather"]
+
+
+@both
+def test_a_tool_is_called_and_the_model_asked_again(tasks: Any, ask: Ask) -> None:
+    name, text = ask(tasks.tool_loop, "Is it raining in Utrecht?")
+
+    assert name == "weather"
+    assert text
+
+
+@both
+def test_a_reasoning_model(tasks: Any, ask: Ask) -> None:
+    assert ask(tasks.reasoning, tasks.TEXT) == tasks.TEXT
+
+
+@both
+def test_completions(tasks: Any, ask: Ask) -> None:
+    assert ask(tasks.completion, tasks.TEXT) == tasks.TEXT
+    assert ask(tasks.completion, ["One lamp is lit.", "Two are not."]) == [
+        "One lamp is lit.",
+        "Two are not.",
+    ]
+
+
+@both
+def test_images_are_made(tasks: Any, ask: Ask) -> None:
+    one = ask(tasks.painting, "A blue ferry")
+    two = ask(tasks.painting, "A blue ferry", 2)
+
+    assert base64.b64decode(one["b64_json"]).startswith(b"\x89PNG")
+    assert len(two) == 2
+
+
+@both
+def test_moderations(tasks: Any, ask: Ask) -> None:
+    one = ask(tasks.judgement, "I will kill you.")
+    two = ask(tasks.judgement, ["A quiet day.", "I will kill you."])
+
+    assert one["flagged"]
+    assert [each["flagged"] for each in two] == [False, True]
+
+
+@both
+def test_a_flagged_input_is_not_sent(stack: Stack, tasks: Any, ask: Ask) -> None:
+    assert ask(tasks.careful, tasks.TEXT) == tasks.TEXT
+    before = Steering(stack.simulator.root).totals()["billed"]
+
+    with pytest.raises(Flagged, match="violence") as caught:
+        ask(tasks.careful, "I will kill you.")
+
+    assert caught.value.code == "flagged"
+    after = Steering(stack.simulator.root).totals()["billed"]
+    assert after - before == 1  # the judgement alone
