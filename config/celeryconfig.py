@@ -10,6 +10,20 @@ broker_url = _settings.broker_url or _redis
 result_backend = _settings.result_backend or _redis
 broker_connection_retry_on_startup = True
 
+if broker_url.startswith("amqp"):
+    # Replicated queues; topic exchanges, because countdowns wait in the broker only with these.
+    task_default_queue_type = task_create_missing_queue_type = "quorum"
+    task_default_exchange = "lowtide-tasks"
+    task_default_exchange_type = task_create_missing_queue_exchange_type = "topic"
+    # A message counts as sent when the broker has it on disk.
+    broker_transport_options = {"confirm_publish": True}
+    # With quorum queues a worker cannot ask for more while it collects; so it asks for it before.
+    worker_prefetch_multiplier = 64
+else:
+    # What a killed worker had taken is given to another after this. A step that takes longer is
+    # given out twice, which its lease makes harmless.
+    broker_transport_options = {"visibility_timeout": 120}
+
 accept_content = ["json"]
 task_serializer = "json"
 result_serializer = "json"

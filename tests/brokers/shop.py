@@ -1,0 +1,10 @@
+"""The app of the main job, with RabbitMQ as its broker."""
+
+from __future__ import annotations
+
+import os
+
+from tests.brokers.quorum import on_rabbitmq
+from tests.integration import app as shop
+
+app = on_rabbitmq(shop.app, os.environ["TEST_BROKER"])

@@ -1,0 +1,116 @@
+"""RabbitMQ with quorum queues as broker: the main job, and what such queues do otherwise."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from collections import Counter
+
+import pytest
+from celery import chain, chord, group
+
+from lowtide.errors import RequestRejected
+from tests.plugins.rabbitmq import RabbitServer
+from tests.plugins.stack import Stack, ended_by_pid, until
+
+pytestmark = pytest.mark.slow
+MODULE = "tests.brokers.shop"
+
+
+@pytest.fixture
+def shop(stack: Stack, rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch):
+    """The app's module as a client has it, made for this test's broker and Redis."""
+    stack.env["TEST_BROKER"] = rabbitmq_url
+    monkeypatch.setenv("TEST_BROKER", rabbitmq_url)
+    for name in (MODULE, "tests.integration.app", "tests.integration"):
+        sys.modules.pop(name, None)
+    importlib.import_module(MODULE)
+    yield sys.modules["tests.integration.app"]
+    sys.modules.pop(MODULE, None)
+    sys.modules.pop("tests.integration.app", None)
+
+
+def queues(server: RabbitServer, url: str) -> dict[str, str]:
+    """The vhost's durable queues for tasks, by name: their types."""
+    said = server.control("list_queues", "-p", url.rpartition("/")[2], "name", "type")
+    rows = dict(line.split() for line in said.splitlines() if "\t" in line)
+    return {name: kind for name, kind in rows.items() if name in ("celery", "lowtide")}
+
+
+def paid_once(stack: Stack, count: int) -> None:
+    requests = stack.simulator.report()["requests"]
+    assert len(requests) == count
+    assert Counter(row["billed"] for row in requests) == {1: count}
+
+
+def test_two_workers_and_two_thousand_calls(
+    stack: Stack, shop, rabbitmq_server: RabbitServer, rabbitmq_url: str
+) -> None:
+    stack.worker(MODULE, name="w1")
+    stack.worker(MODULE, name="w2")
+    stack.ready(shop.app, 2)
+
+    calls = {n: shop.summarize.delay(f"Parcel number {n} is at sea.") for n in range(2_000)}
+    wrong = {
+        n for n, call in calls.items() if call.get(timeout=120) != f"Parcel number {n} is at sea."
+    }
+
+    assert wrong == set()
+    paid_once(stack, 2_000)
+    assert queues(rabbitmq_server, rabbitmq_url) == {"celery": "quorum", "lowtide": "quorum"}
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent"])
+def test_every_kind_of_call(stack: Stack, shop, pool: str) -> None:
+    stack.worker(MODULE, pool=pool)
+    stack.ready(shop.app)
+
+    steps = shop.review.delay("The boat is red.")
+    wrong = shop.bad.delay("The buoy is green.")
+    tail = chain(shop.summarize.s("The pier is long."), shop.summarize.s(5), shop.noop.s())()
+    many = chord(group(shop.summarize.s(f"Wave {n} rolls.") for n in range(5)), shop.join.s())()
+    bulk = shop.summarize.delay_many([f"Gull {n} flies." for n in range(50)])
+    urgent = shop.summarize.apply_async(("The siren is loud.",), priority=9)
+
+    assert steps.get(timeout=60)[0] == "The boat is red."
+    with pytest.raises(RequestRejected):
+        wrong.get(timeout=60)
+    assert tail.get(timeout=60) == "The pier is long."
+    assert many.get(timeout=60) == " | ".join(f"Wave {n} rolls." for n in range(5))
+    assert bulk.get(timeout=60) == [f"Gull {n} flies." for n in range(50)]
+    assert urgent.get(timeout=60) == "The siren is loud."
+
+
+def test_a_countdown_waits_in_the_broker_and_holds_up_nobody(stack: Stack, shop) -> None:
+    stack.worker(MODULE)
+    stack.ready(shop.app)
+    began = stack_time(shop)
+
+    # More than a worker may hold: were they waiting in it, the last call would wait for them.
+    later = [shop.summarize.apply_async((f"Buoy {n} bobs.",), countdown=8) for n in range(300)]
+    now = shop.summarize.delay("The lamp is lit.")
+
+    assert now.get(timeout=60) == "The lamp is lit."
+    assert stack_time(shop) - began < 8
+    assert [call.get(timeout=60) for call in later] == [f"Buoy {n} bobs." for n in range(300)]
+    paid_once(stack, 301)
+
+
+def stack_time(shop) -> float:
+    return float(shop.app.backend.client.time()[0])
+
+
+def test_what_a_killed_worker_held_comes_back_at_once(stack: Stack, shop) -> None:
+    first = stack.worker(MODULE, name="w1")
+    stack.ready(shop.app)
+    calls = {n: shop.summarize.delay(f"Crate {n} is wet.") for n in range(500)}
+    until(lambda: stack.simulator.report()["requests"], "some are at the provider")
+
+    ended_by_pid(first, signal.SIGKILL)
+    stack.workers.remove(first)
+    stack.worker(MODULE, name="w2")
+
+    wrong = {n for n, call in calls.items() if call.get(timeout=120) != f"Crate {n} is wet."}
+    assert wrong == set()
+    paid_once(stack, 500)

@@ -1,0 +1,46 @@
+"""The canvas matrix over RabbitMQ: each case with a batch task and with its plain twin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.canvas import conftest as canvas
+from tests.canvas.cases import CASES
+from tests.plugins.rabbitmq import RabbitServer
+from tests.plugins.redis import started_redis
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def world(
+    rabbitmq_server: RabbitServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[canvas.World]:
+    server = started_redis(tmp_path_factory.mktemp("redis"))
+    broker = rabbitmq_server.vhost()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CANVAS_REDIS", server.url)
+        patch.setenv("TEST_BROKER", broker)
+        from tests.brokers import canvas as on_rabbitmq
+        from tests.canvas import canvas_app
+
+        patch.setattr(canvas, "MODULE", "tests.brokers.canvas")
+        patch.setattr(canvas_app, "make_app", on_rabbitmq.make_app)
+        folder = tmp_path_factory.mktemp("canvas-rabbitmq")
+        env = {"TEST_BROKER": broker}
+        with canvas.made_world(server.url, folder, "pipeline", env) as made:
+            made.worker("w1", "prefork")
+            yield made
+    server.stop()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_as_a_plain_task(world: canvas.World, name: str) -> None:
+    run = CASES[name]
+
+    ordinary = run(canvas.Side(world, plain=True))
+    ours = run(canvas.Side(world, plain=False))
+
+    assert ours == ordinary, world.log("w1")
