@@ -258,7 +258,9 @@ def test_endpoints_of_lists_give_one_or_all(endpoint: str, body: dict[str, Any],
     assert Answer(endpoint, body).value(True) == several
 
 
-@pytest.mark.parametrize("endpoint", ["/v1/moderations", "/v1/images/generations", "/v1/completions"])
+@pytest.mark.parametrize(
+    "endpoint", ["/v1/moderations", "/v1/images/generations", "/v1/completions"]
+)
 def test_endpoints_of_lists_refuse_an_empty_answer(endpoint: str):
     with pytest.raises(InvalidAnswer):
         Answer(endpoint, {"id": "x"}).value()

@@ -9,7 +9,10 @@ import pytest
 from genai_prices import Usage as PricedUsage
 from genai_prices import calc_price
 
-from lowtide.prices import price
+from lowtide.errors import SettingsError
+from lowtide.lane import Lane
+from lowtide.prices import price, price_of
+from lowtide.settings import load
 from lowtide.tokens import Usage
 
 MILLION = Usage(input_tokens=1_000_000, output_tokens=1_000_000)
@@ -105,3 +108,93 @@ def test_more_cached_than_input_tokens_cost_nothing_less():
 
     assert odd is not None
     assert odd > 0
+
+
+def by_account(
+    model: str = "my-model",
+    usage: Usage | None = MILLION,
+    *,
+    tier: Any = "batch",
+    answered: str | None = None,
+    endpoint: str = CHAT,
+    **settings: Any,
+) -> float | None:
+    return price_of(
+        load({"accounts": {"a": {}, **settings.pop("accounts", {})}, **settings}),
+        Lane("a", endpoint, model),
+        usage,
+        tier=tier,
+        model=answered,
+        at=NOW,
+    )
+
+
+MINE = {"my-model": {"input": 2.0, "output": 8.0, "cached": 1.0, "batch": 0.25}}
+
+
+@pytest.mark.parametrize(("tier", "expected"), [("standard", 10.0), ("batch", 2.5), ("flex", 2.5)])
+def test_a_price_that_is_set_goes_before_all(tier: Any, expected: float):
+    assert by_account(tier=tier, prices=MINE) == pytest.approx(expected)
+    assert by_account("gpt-5", tier=tier, prices={"gpt-5": MINE["my-model"]}) == expected
+
+
+def test_a_set_price_counts_cached_tokens_apart():
+    usage = Usage(1_000_000, 400_000, 0)
+
+    assert by_account(usage=usage, tier="standard", prices=MINE) == pytest.approx(1.6)
+    whole = {"my-model": {"input": 2.0}}
+    assert by_account(usage=usage, tier="standard", prices=whole) == pytest.approx(2.0)
+
+
+def test_what_a_set_price_leaves_open_is_unknown():
+    assert by_account(prices={"my-model": {"input": 2.0}}) is None
+
+
+def test_a_price_is_found_by_the_deployments_name_or_by_the_model_that_answered():
+    assert by_account("deployed", answered="my-model", prices=MINE) == pytest.approx(2.5)
+    assert by_account("my-model", answered="gpt-5", prices=MINE) == pytest.approx(2.5)
+    azure = {"a": {"profile": "azure"}}
+    half = by_account("deployed", answered="gpt-5-mini", accounts=azure)
+    full = by_account("deployed", answered="gpt-5-mini", accounts=azure, tier="standard")
+    assert full
+    assert half == pytest.approx(full / 2)
+    assert by_account("deployed", accounts=azure) is None
+
+
+@pytest.mark.parametrize(
+    ("profile", "model", "known"),
+    [
+        ("groq", "openai/gpt-oss-120b", True),
+        ("groq", "llama-3.1-8b-instant", False),
+        ("groq", "gpt-5-mini", False),
+        ("together", "meta-llama/Llama-3.3-70B-Instruct-Turbo", False),
+        ("doubleword", "Qwen/Qwen3-14B-FP8", False),
+        ("compatible", "gpt-5-mini", True),
+        ("compatible", "my-model", False),
+    ],
+)
+def test_prices_are_those_of_the_accounts_provider(profile: str, model: str, known: bool):
+    found = by_account(model, accounts={"a": {"profile": profile}})
+
+    assert (found is not None) == known
+    assert found != 0
+
+
+def test_embeddings_cost_half_in_a_batch_of_openai():
+    usage = Usage(1_000_000)
+    model, endpoint = "text-embedding-3-small", "/v1/embeddings"
+
+    assert by_account(model, usage, endpoint=endpoint) == pytest.approx(0.01)
+    assert by_account(model, usage, endpoint=endpoint, tier="flex") is None
+
+
+def test_without_usage_no_price_is_known():
+    assert by_account(usage=None, prices=MINE) is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"input": -1}, {"output": 1}, {"input": 1, "batch": 2}, {"in": 1}]
+)
+def test_a_price_that_makes_no_sense_is_an_error(wrong: dict[str, float]):
+    with pytest.raises(SettingsError, match=r"LOWTIDE_PRICES\.M"):
+        load({"prices": {"m": wrong}})

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tasks.classify import classify
 from tasks.embed import embed
 from tasks.extract import extract
+from tasks.moderate import moderate
 from tasks.summarize import parts, summarize
 from tasks.translate import translate
 from tests.plugins.stack import ROOT, Simulator
@@ -153,6 +154,15 @@ def test_embed_gives_a_vector_for_a_text_and_vectors_for_a_list():
     assert len(many) == 2
 
 
+def test_moderate_judges_a_text_or_each_of_a_list():
+    one = at_once(moderate, "I will kill you.")
+    two = at_once(moderate, ["A lamp.", "I will kill you."])
+
+    assert one["flagged"]
+    assert one["categories"]["violence"]
+    assert [each["flagged"] for each in two] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("task", "args", "match"),
     [
@@ -168,6 +178,8 @@ def test_embed_gives_a_vector_for_a_text_and_vectors_for_a_list():
         (embed, ("",), "is empty"),
         (embed, ([],), "is empty"),
         (embed, (["a", " "],), "is empty"),
+        (moderate, ("",), "is empty"),
+        (moderate, ([],), "is empty"),
     ],
 )
 def test_input_that_asks_for_nothing_fails_before_it_costs_anything(
