@@ -13,7 +13,7 @@ from celery.result import AsyncResult, GroupResult
 from celery.utils.functional import maybe_list
 from kombu.utils.uuid import uuid
 
-from lowtide import lifetimes
+from lowtide import lifetimes, tracing
 from lowtide.task import DEADLINE_HEADER, due_at
 
 if TYPE_CHECKING:
@@ -71,7 +71,11 @@ def delay_many(
     due = due_at(task.deadline if task is not None and deadline is None else deadline)
     common = {
         "group": group,
-        "headers": {**(headers or {}), **({} if due is None else {DEADLINE_HEADER: due})},
+        "headers": {
+            **tracing.carried(name, len(arguments)),
+            **(headers or {}),
+            **({} if due is None else {DEADLINE_HEADER: due}),
+        },
         "ignore_result": options.pop("ignore_result", None),
         "embed": {
             "callbacks": maybe_list(link),

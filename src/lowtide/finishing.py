@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import orjson
 from celery.utils.log import get_logger
 
-from lowtide import failpoints, prices
+from lowtide import failpoints, prices, tracing
 from lowtide.ledger import Outcome, RequestState
 from lowtide.outcomes import Answered, Failed
 from lowtide.request import unpack
@@ -86,6 +86,9 @@ def finish(
         if each.state in _STATES
     ]
     rt.ledger.settle(claim.token, settled)
+    tracing.finished(
+        batch, {item.custom_id: item.request for item in items}, settled, rt.clock.now()
+    )
     failpoints.reach("deliver.settled")
     _leave(rt, batch, claim.token, resumed)
     task_of = {item.custom_id: item.request.task_id for item in items}

@@ -46,12 +46,13 @@ def install(app: Celery) -> Runtime:
     known = app.__dict__.get(_ATTRIBUTE)
     if known is not None:
         return cast("Runtime", known)
-    from lowtide import bootstep, logs, pipeline
+    from lowtide import bootstep, logs, pipeline, tracing
 
     runtime = Runtime(app)
     app.__dict__[_ATTRIBUTE] = runtime
     pipeline.register(app)
     logs.attach()
+    tracing.attach()
     app.steps["consumer"].add(bootstep.LowtideStep)
     return runtime
 
