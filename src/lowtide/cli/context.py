@@ -10,6 +10,7 @@ from celery import Celery
 from rich.console import Console
 
 from lowtide import settings
+from lowtide.durations import parse_duration
 from lowtide.errors import LowtideError
 from lowtide.runtime import Runtime, of
 
@@ -47,8 +48,7 @@ def celery_app(name: str | None) -> Celery:
 
     try:
         found: Celery = find_app(name)
-        found.finalize()
-        _ = found.conf.broker_url
+        found.loader.import_default_modules()  # the tasks too, as a worker does
     except LowtideError:
         raise
     except Exception as error:
@@ -71,3 +71,11 @@ def console() -> Console:
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode())
+
+
+def seconds(value: str) -> float:
+    """A duration given as an option; a bad one is a usage error."""
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None

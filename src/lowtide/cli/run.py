@@ -1,0 +1,165 @@
+"""`lowtide run`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from celery import Celery
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from lowtide.cli.context import AppOption, celery_app, console
+from lowtide.cli.tables import clock
+from lowtide.errors import LowtideError
+from lowtide.runtime import of
+from lowtide.shown import dollars
+from lowtide.tables import Plan, Progress, Run, preview
+
+_INTERRUPTED = 130
+_LINE_SECONDS = 10.0
+
+
+def run(
+    task: Annotated[str, typer.Argument(help="A batch task, such as summarize or myapp.tasks.x.")],
+    source: Annotated[Path, typer.Argument(help="A CSV, XLSX or JSONL file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File for the table with answers.")],
+    column: Annotated[str | None, typer.Option(help="The column that the task gets.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Or a text with {column} where the row's values go.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="An argument for every row, as name=JSON value.")
+    ] = None,
+    app: AppOption = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")] = False,
+) -> None:
+    """Send each row of a table through a batch task; write the table with an answer column.
+
+    Ctrl-C stops it; the same command goes on with it, and pays for nothing twice.
+    """
+    name = task if "." in task else f"tasks.{task}"
+    plan = Plan(task=name, column=column, prompt=prompt, options=_options(option or []))
+    celery = celery_app(app)
+    runs = of(celery).settings.home / "runs"
+    begun = Run.of_command(runs, source, plan, out)
+    screen = console()
+    if begun.progress().sent == 0 and not yes:
+        _confirm(screen, celery if app else None, begun)
+    with _stop_on_signal() as stop, _shown(screen, begun.rows) as show:
+        progress = begun.go(celery, show, stop)
+    _forget(celery)
+    if not progress.finished:
+        screen.print(
+            f"Stopped: {progress.done:,} of {progress.rows:,} rows are back. "
+            "The same command goes on with it.",
+            soft_wrap=True,
+        )
+        raise typer.Exit(_INTERRUPTED)
+    begun.write(out)
+    screen.print(
+        f"{progress.answered:,} answers and {progress.failed:,} errors are in {out}", soft_wrap=True
+    )
+
+
+def _forget(app: Celery) -> None:
+    """Celery listens for every result of a group, and would say goodbye to each at the end of
+    the process, when it is too late for that; nobody waits for these any more.
+    """
+    consumer = getattr(app.backend, "result_consumer", None)
+    getattr(consumer, "subscribed_to", set()).clear()
+
+
+def _options(given: list[str]) -> dict[str, Any]:
+    found = {}
+    for each in given:
+        name, sign, value = each.partition("=")
+        if not sign:
+            raise LowtideError(f"--option {each}: write it as name=value.")
+        try:
+            found[name] = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            found[name] = value
+    return found
+
+
+def _confirm(screen: Console, app: Celery | None, begun: Run) -> None:
+    """Shows what will be asked, and what it costs where the task's code is at hand."""
+    screen.print(f"{begun.rows:,} rows of {begun.source.name} through {begun.plan.task}")
+    if app is not None:
+        expected = preview(app, begun.source, begun.plan)
+        for row in expected.shown:
+            screen.print(
+                f"  {row.problem or row.text}",
+                style="dim",
+                markup=False,
+                overflow="ellipsis",
+                no_wrap=True,
+            )
+        price = "an unknown price" if expected.cost is None else f"about {dollars(expected.cost)}"
+        screen.print(f"{expected.input_tokens:,} tokens in by {expected.model}: {price}")
+    if sys.stdin.isatty() and not typer.confirm("Start?", default=True):
+        raise typer.Exit(_INTERRUPTED)
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the next one interrupts."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set():
+            signal.default_int_handler(number, frame)
+        stop.set()
+
+    before = {name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+@contextmanager
+def _shown(screen: Console, rows: int) -> Iterator[Callable[[Progress], None]]:
+    """Shows progress: a bar on a terminal, otherwise a line now and then."""
+    if not screen.is_terminal:
+        yield _lines(screen)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bars(
+        *columns, TimeElapsedColumn(), TextColumn("{task.fields[end]}"), console=screen
+    ) as bars:
+        sent = bars.add_task("sent", total=rows, end="")
+        back = bars.add_task("back", total=rows, end="")
+
+        def show(progress: Progress) -> None:
+            end = clock(progress.expected_end)
+            bars.update(sent, completed=progress.sent)
+            bars.update(back, completed=progress.done, end=f"end expected {end}" if end else "")
+
+        yield show
+
+
+def _lines(screen: Console) -> Callable[[Progress], None]:
+    last: tuple[int, int] | None = None
+    told = 0.0
+
+    def show(progress: Progress) -> None:
+        nonlocal last, told
+        seen, now = (progress.sent, progress.done), time.monotonic()
+        if seen != last and (now - told > _LINE_SECONDS or progress.finished):
+            screen.print(f"{progress.sent:,} sent, {progress.done:,} of {progress.rows:,} back")
+            last, told = seen, now
+
+    return show

@@ -1,0 +1,146 @@
+"""Commands that look at lanes, batches, tasks and money, and those that act on them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lowtide.buffer import Buffer
+from lowtide.clock import SimulatedClock, SystemClock
+from lowtide.connect import connect
+from lowtide.ledger import Ledger
+from lowtide.settings import load
+from tests.cli.conftest import Command
+from tests.cli.test_commands import LANE, waiting
+from tests.web.history import deliver_batch, record_batch
+
+pytestmark = pytest.mark.leaves_keys("*")
+DONE, OPEN = "b-done", "b-open"
+
+
+@pytest.fixture
+def past(deployment: str, tmp_path: Path) -> None:
+    """A batch of four that was delivered, one request failed; and one that waits to be sent."""
+    clock = SimulatedClock()
+    ledger = Ledger(load().ledger_url, clock)
+    ledger.create()
+    ids = record_batch(ledger, DONE, requests=4, at=clock.now())
+    deliver_batch(ledger, clock, DONE, ids, took=600, failed=1)
+    record_batch(ledger, OPEN, requests=2, at=clock.now())
+    ledger.close()
+
+
+def told(lowtide: Command, *words: str) -> Any:
+    ran = lowtide(*words, "--json")
+    assert ran.code == 0, ran.err
+    return json.loads(ran.out)
+
+
+class TestLook:
+    def test_batches_are_listed_the_last_first(self, lowtide: Command, past: None) -> None:
+        assert [row["id"] for row in told(lowtide, "batches")] == [OPEN, DONE]
+        assert [row["id"] for row in told(lowtide, "batches", "--state", "delivered")] == [DONE]
+        assert [row["id"] for row in told(lowtide, "batches", "--limit", "1")] == [OPEN]
+        shown = lowtide("batches").out
+        assert "DELIVERED" in shown
+        assert "gpt-5-mini" in shown
+
+    def test_a_state_that_there_is_not_is_a_usage_error(self, lowtide: Command, past: None) -> None:
+        assert lowtide("batches", "--state", "lost").code == 2
+
+    @pytest.mark.parametrize("name", [DONE, f"batch_{DONE}"], ids=["ours", "the provider's"])
+    def test_one_batch_by_either_id(self, lowtide: Command, past: None, name: str) -> None:
+        found = told(lowtide, "batch", name)
+        assert found["id"] == DONE
+        counts = {(each["state"], each["count"]) for each in found["outcomes"]}
+        assert counts == {("DELIVERED", 3), ("FAILED", 1)}
+        assert found["money"]["saving"] == pytest.approx(0.0012)
+
+        shown = lowtide("batch", name).out
+        for words in ("DELIVERED", "submitted", "+10 min", "The prompt is refused.", "$0.0012"):
+            assert words in shown
+
+    def test_an_unknown_batch_is_one_line(self, lowtide: Command, past: None) -> None:
+        ran = lowtide("batch", "b-none")
+        assert ran.code == 1
+        assert ran.err == (
+            "lowtide: The ledger has no batch b-none; `lowtide batches` lists them.\n"
+        )
+
+    def test_one_task(self, lowtide: Command, past: None) -> None:
+        found = told(lowtide, "task", f"{DONE}-0")
+        (request,) = found["requests"]
+        assert (request["state"], request["error_code"]) == ("FAILED", "invalid_prompt")
+        assert "The prompt is refused." in lowtide("task", f"{DONE}-0").out
+        assert lowtide("task", "nobody").code == 1
+
+    def test_a_task_that_waits(self, lowtide: Command, deployment: str) -> None:
+        waiting(deployment, 3)
+        assert told(lowtide, "task", "gpt-5-mini-1")["where"]["state"] == "BUFFERED"
+        assert "BUFFERED in batch" in lowtide("task", "gpt-5-mini-1").out
+
+    def test_costs(self, lowtide: Command, past: None) -> None:
+        (row,) = told(lowtide, "costs")
+        assert (row["key"], row["answered"], row["failed"]) == ("tasks.summarize", 3, 1)
+        (row,) = told(lowtide, "costs", "--by", "day")
+        assert row["key"] == "2023-11-14"
+        assert told(lowtide, "costs", "--since", "1d") == []
+        assert "tasks.summarize" in lowtide("costs").out
+        assert lowtide("costs", "--since", "soon").code == 2
+
+    def test_lanes(self, lowtide: Command, deployment: str) -> None:
+        waiting(deployment, 3)
+        (lane,) = told(lowtide, "lanes")
+        assert (lane["lane"], lane["requests"], lane["paused"]) == (LANE.key, 3, None)
+
+
+class TestAct:
+    def test_pause_by_model_and_resume(self, lowtide: Command, deployment: str) -> None:
+        waiting(deployment, 3)
+
+        ran = lowtide("pause", "gpt-5-mini", "--reason", "too dear")
+
+        assert ran.code == 0
+        assert told(lowtide, "lanes")[0]["paused"] == "too dear"
+        assert "paused: too dear" in lowtide("lanes").out
+        assert lowtide("resume", LANE.key).out == f"{LANE.key} goes on.\n"
+        assert told(lowtide, "lanes")[0]["paused"] is None
+
+    def test_pause_of_an_account_holds_its_lanes(self, lowtide: Command, deployment: str) -> None:
+        waiting(deployment, 3)
+        lowtide("pause", "default")
+        assert told(lowtide, "lanes")[0]["paused"] == "by hand"
+
+    def test_what_is_not_there_is_one_line(self, lowtide: Command, deployment: str) -> None:
+        assert "No lane, model or account" in lowtide("pause", "gpt-9").err
+        ran = lowtide("resume", "default")
+        assert ran.code == 1
+        assert ran.err == "lowtide: default is not paused; paused is: nothing.\n"
+
+    def test_retry_sends_the_next_step(self, lowtide: Command, past: None, redis: Any) -> None:
+        ran = lowtide("retry", OPEN)
+        assert ran.code == 0, ran.err
+        assert ran.out == f"submit of {OPEN} is sent to the workers.\n"
+        assert redis.llen("lowtide") == 1
+
+    def test_retry_of_one_at_its_end_is_one_line(self, lowtide: Command, past: None) -> None:
+        ran = lowtide("retry", DONE)
+        assert ran.code == 1
+        assert "DELIVERED, which is its end" in ran.err
+
+    def test_cancel_revokes_its_tasks(self, lowtide: Command, past: None) -> None:
+        ran = lowtide("cancel", OPEN)
+        assert ran.code == 0, ran.err
+        assert ran.out.startswith("2 tasks are revoked")
+        assert lowtide("cancel", DONE).code == 1
+
+    def test_flush_leaves_a_batch_for_the_workers(
+        self, lowtide: Command, deployment: str, redis: Any
+    ) -> None:
+        waiting(deployment, 2)
+        lowtide("flush")
+        assert redis.llen("lowtide") == 1
+        assert Buffer(connect(deployment), load(), SystemClock()).lanes()[0].requests == 0

@@ -1,0 +1,85 @@
+"""`lowtide run`: a table through a batch task, stopped, gone on with, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command
+from tests.plugins.stack import ROOT, Stack, until
+
+TEXT = "Celery is a distributed task queue. Row {} is about workers and brokers."
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "in.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "text"])
+        writer.writerows([number, TEXT.format(number)] for number in range(20))
+        writer.writerow([20, ""])
+    return path
+
+
+def command(folder: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "lowtide.cli", "run", *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_table_comes_back_with_answers(stack: Stack, table: Path, tmp_path: Path) -> None:
+    env = {**stack.env, "PYTHONPATH": str(ROOT)}
+    stack.env |= {"LOWTIDE_BROKER_URL": stack.redis_url, "LOWTIDE_RESULT_BACKEND": stack.redis_url}
+    stack.worker("worker.app")
+    words = ["summarize", "in.csv", "--column", "text", "-o", "out.csv", "-A", "worker.app"]
+    os.environ |= env
+    first = command(tmp_path, *words)
+    assert first.stdout is not None
+    until(lambda: "sent" in first.stdout.readline(), "rows are sent")  # type: ignore[union-attr]
+    first.send_signal(signal.SIGINT)
+    said, _ = first.communicate(timeout=60)
+
+    if first.returncode == 130:  # it may have been done by then
+        assert "The same command goes on with it." in said
+        second = command(tmp_path, *words)
+        said, _ = second.communicate(timeout=120)
+        assert second.returncode == 0, said
+
+    assert "20 answers and 1 errors are in out.csv" in said
+    written = rows(tmp_path / "out.csv")
+    assert [row["id"] for row in written] == [str(number) for number in range(21)]
+    assert all(row["answer"] and not row["error"] for row in written[:20])
+    assert not written[20]["answer"]
+    assert stack.simulator.report()["totals"]["billed"] == 20
+
+
+def test_a_column_that_is_not_there_is_one_line(
+    lowtide: Command, deployment: str, table: Path
+) -> None:
+    ran = lowtide("run", "summarize", "in.csv", "--column", "body", "-o", "out.csv")
+    assert ran.code == 1
+    assert ran.err == "lowtide: The table has no column 'body'; it has: id, text.\n"
+
+
+def test_a_file_that_is_not_there_is_one_line(lowtide: Command, deployment: str) -> None:
+    ran = lowtide("run", "summarize", "no.csv", "--column", "text", "-o", "out.csv")
+    assert ran.code == 1
+    assert ran.err.startswith("lowtide: no.csv cannot be read")
