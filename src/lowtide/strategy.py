@@ -22,7 +22,7 @@ from celery.worker.request import create_request_cls
 from celery.worker.state import revoked as revoked_ids
 from celery.worker.state import task_reserved
 
-from lowtide import hidden
+from lowtide import acks, hidden
 from lowtide.accept import Accepted, Incoming, accept
 from lowtide.celery_seam import this_app
 from lowtide.envelope import Body
@@ -97,7 +97,10 @@ class MicroBatch:
 
     def _on_accepted(self, ends: Sequence[Accepted], **_: Any) -> None:
         self._batcher.release(len(self.requests))
-        for request, accepted in zip(self.requests, ends, strict=True):
+        pairs = list(zip(self.requests, ends, strict=True))
+        buffered = [request for request, accepted in pairs if accepted.end == "buffered"]
+        acks.acknowledge(self._consumer, buffered)
+        for request, accepted in pairs:
             try:
                 self._end(request, accepted)
             except Exception:
