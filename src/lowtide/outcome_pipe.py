@@ -10,8 +10,9 @@ Celery's own way. Other backends than Redis are left as they are.
 from __future__ import annotations
 
 import hashlib
+import sys
 from contextvars import ContextVar, Token
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any, Self
 
@@ -166,6 +167,9 @@ def _sha() -> str:
 def _patch(backend: Any) -> None:
     """Routes what `backend` stores through the open pipe, if there is one."""
     store, part = getattr(backend, "_store_result", None), backend.on_chord_part_return
+    if isinstance(backend, RedisBackend):
+        part = _keeping_size(backend, part)
+        backend.chord_error_from_stack = _unless_away(backend, backend.chord_error_from_stack)
 
     def store_result(
         task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kw: Any
@@ -198,6 +202,45 @@ def _patch(backend: Any) -> None:
     if store is not None:
         backend._store_result = store_result
     backend.on_chord_part_return = on_chord_part_return
+
+
+def _unless_away(backend: Any, fail_chord: Any) -> Any:
+    """`fail_chord`, but for a chord whose parts could not be read for now.
+
+    Celery fails it, whatever the reason. They are still there: while the backend is away they
+    wait, and the part is told again.
+    """
+
+    def chord_error_from_stack(callback: Any, exc: Any = None) -> Any:
+        cause = sys.exc_info()[1]
+        if _current.get() is not None and isinstance(cause, _connection_errors(backend)):
+            raise cause
+        return fail_chord(callback, exc)
+
+    return chord_error_from_stack
+
+
+def _keeping_size(backend: Any, part: Any) -> Any:
+    """`part`, after whose lost connection the chord still knows its size: Celery deletes it."""
+
+    def tell(request: Context, *args: Any, **kw: Any) -> Any:
+        if not request.group:
+            return part(request, *args, **kw)
+        name = backend.get_key_for_group(request.group, ".s")
+        size = backend.client.get(name)
+        try:
+            return part(request, *args, **kw)
+        except _connection_errors(backend):
+            if size is not None:
+                options = {"nx": True, "ex": backend.chord_expires or None}
+                backend.ensure(partial(backend.client.set, name, size, **options), ())
+            raise
+
+    return tell
+
+
+def _connection_errors(backend: Any) -> tuple[type[BaseException], ...]:
+    return tuple(getattr(backend, "connection_errors", ()))
 
 
 def _note(pipe: OutcomePipe | None, error: Exception) -> None:
