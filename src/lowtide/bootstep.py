@@ -9,11 +9,12 @@ from celery.utils.log import get_logger
 from celery.worker import state
 from redis.exceptions import RedisError
 
-from lowtide import failpoints, pulse, queues, runtime
+from lowtide import failpoints, pulse, queues, quiet, runtime
+from lowtide.connect import connect
+from lowtide.setbacks import Setbacks
 
 logger = get_logger(__name__)
 _CLAIMS_A_TICK = 100
-_LOG_EVERY = 60.0
 _LOOK_EVERY = 10.0
 
 
@@ -26,7 +27,7 @@ class LowtideStep(bootsteps.StartStopStep):
         super().__init__(consumer, **kwargs)
         self.timer: Any = None
         self.runtime = runtime.of(consumer.app)
-        self.quiet_until = 0.0
+        self.setbacks = Setbacks(consumer.hostname)
         self.revokes = Revokes()
         self.pulse = pulse.Pulse(consumer.hostname)
         settings = self.runtime.settings
@@ -51,13 +52,14 @@ class LowtideStep(bootsteps.StartStopStep):
         """Claims what is due and sends it. Never raises: the hub would restart the consumer."""
         try:
             tick(self.runtime)
+            self.setbacks.look(self.runtime, connect(self.runtime.redis_url, short=True))
+            quiet.pass_on(self.runtime)
             self.pulse.beat(self.runtime)
             self.revokes.pass_on(self.runtime)
         except (RedisError, OSError) as error:
-            now = self.runtime.clock.monotonic()
-            if now >= self.quiet_until:
-                self.quiet_until = now + _LOG_EVERY
-                logger.warning("Redis of the buffers does not answer; work waits: %s", error)
+            quiet.warn(
+                logger, "redis", "Redis of the buffers does not answer; work waits: %s", error
+            )
         except Exception:
             logger.exception("A tick failed; the next one tries again")
 
@@ -81,7 +83,6 @@ class Revokes:
         if not fresh:
             return 0
         from lowtide.buffer import Buffer
-        from lowtide.connect import connect
         from lowtide.revoke import waiting
 
         buffer = Buffer(connect(rt.redis_url, short=True), rt.settings, rt.clock)
@@ -100,7 +101,6 @@ def tick(rt: runtime.Runtime) -> int:
     Returns:
         How many entries were claimed.
     """
-    from lowtide.connect import connect
     from lowtide.timers import Timers
 
     timers = Timers(connect(rt.redis_url, short=True), rt.settings)

@@ -20,7 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
-from lowtide import control, webhooks
+from lowtide import control, quiet, webhooks
 from lowtide.errors import LowtideError
 from lowtide.held import LaneStatus
 
@@ -121,6 +121,14 @@ class LowtideCollector(Collector):
         yield _one("timers", "Timers that are set.", timers.total)
         yield _one("timers_due", "Timers that are due and that nobody took.", timers.due)
         yield _one("timers_late_seconds", "How late the longest due of them is.", timers.late)
+        failures = CounterMetricFamily(
+            "lowtide_failures",
+            "Failures met and waited out, by what failed.",
+            labels=["kind"],
+        )
+        for kind, count in quiet.counts(rt).items():
+            failures.add_metric([kind], count)
+        yield failures
         paused = GaugeMetricFamily(
             "lowtide_paused", "1 for each lane or account that is paused.", labels=["subject"]
         )

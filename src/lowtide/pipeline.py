@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery, Task
 from celery.utils.log import get_logger
 
-from lowtide import failpoints, queues, runtime
+from lowtide import failpoints, queues, quiet, runtime
 
 logger = get_logger(__name__)
 
@@ -67,7 +67,7 @@ def seal(self: Step, lane: str) -> None:
             failpoints.reach("seal.sealed")
             rt.kick("submit", batch_id)
 
-    _guard("seal", lane, work)
+    _guard(rt, "seal", lane, work)
 
 
 def submit(self: Step, batch_id: str) -> None:
@@ -88,7 +88,7 @@ def poll(self: Step, batch_ids: str | list[str]) -> None:
         for batch_id, after in track(rt, ids).items():
             _go_on(rt, "poll", batch_id, after)
 
-    _guard("poll", ", ".join(ids), work)
+    _guard(rt, "poll", ", ".join(ids), work)
 
 
 def fetch(self: Step, batch_id: str) -> None:
@@ -120,7 +120,7 @@ def revoke(self: Step, task_ids: str | list[str]) -> None:
         for task_id in between:
             rt.timers.arm("revoke", task_id, rt.clock.now() + rt.settings.tick)
 
-    _guard("revoke", f"{len(ids)} tasks", work)
+    _guard(rt, "revoke", f"{len(ids)} tasks", work)
 
 
 def escalate(self: Step, scope: str = "all") -> None:
@@ -136,7 +136,7 @@ def sweep(self: Step, _scope: str = "all") -> None:
     from lowtide.sweep import sweep as step
 
     rt = runtime.of(self.app)
-    _guard("sweep", "all", lambda: step(rt))
+    _guard(rt, "sweep", "all", lambda: step(rt))
 
 
 _STEPS: dict[str, Callable[..., None]] = {
@@ -155,7 +155,7 @@ def _run(
     task: Step, verb: str, batch_id: str, step: Callable[[runtime.Runtime, str], Next | None]
 ) -> None:
     rt = runtime.of(task.app)
-    _guard(verb, batch_id, lambda: _go_on(rt, verb, batch_id, step(rt, batch_id)))
+    _guard(rt, verb, batch_id, lambda: _go_on(rt, verb, batch_id, step(rt, batch_id)))
 
 
 def _go_on(rt: runtime.Runtime, verb: str, batch_id: str, after: Next | None) -> None:
@@ -177,8 +177,8 @@ def _go_on(rt: runtime.Runtime, verb: str, batch_id: str, after: Next | None) ->
         rt.timers.disarm(verb, batch_id)
 
 
-def _guard(verb: str, subject: str, work: Callable[[], Any]) -> None:
-    """Runs a step; passing failures are one log line, since its timer takes it again."""
+def _guard(rt: runtime.Runtime, verb: str, subject: str, work: Callable[[], Any]) -> None:
+    """Runs a step; passing failures are a log line a minute, since its timer takes it again."""
     from redis.exceptions import RedisError
 
     from lowtide.errors import LedgerUnavailable, ProviderError, StateError
@@ -187,5 +187,8 @@ def _guard(verb: str, subject: str, work: Callable[[], Any]) -> None:
         work()
     except StateError as error:
         logger.info("%s %s: another replica is ahead: %s", verb, subject, error)
-    except (RedisError, LedgerUnavailable, ProviderError) as error:
-        logger.warning("%s %s waits and is tried again: %s", verb, subject, error)
+    except (RedisError, LedgerUnavailable, ProviderError, OSError) as error:
+        kinds = {RedisError: "redis", LedgerUnavailable: "ledger", ProviderError: "provider"}
+        kind = next((name for type_, name in kinds.items() if isinstance(error, type_)), "disk")
+        quiet.warn(logger, kind, "%s %s waits and is tried again: %s", verb, subject, error)
+    quiet.pass_on(rt)
