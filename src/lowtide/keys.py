@@ -109,6 +109,16 @@ def webhook_counts(namespace: str) -> str:
     return f"{{{namespace}}}:webhooks"
 
 
+def failures(namespace: str) -> str:
+    """HASH kind -> how often it was met; TTL `state_ttl`."""
+    return f"{{{namespace}}}:failures"
+
+
+def told(namespace: str, hostname: str) -> str:
+    """STRING "<serial> <epoch seconds>" that a worker wrote last; TTL."""
+    return f"{{{namespace}}}:told:{hostname}"
+
+
 def tick(namespace: str, hostname: str) -> str:
     """STRING, epoch seconds of a worker's last noted tick; TTL."""
     return f"{{{namespace}}}:tick:{hostname}"
