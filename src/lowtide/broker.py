@@ -18,6 +18,7 @@ from typing import Any
 from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 # kombu's annotations are few and partly wrong.
 _Channel: Any = kombu_redis.Channel
@@ -70,6 +71,13 @@ class Channel(_Channel):
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
+
+    def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's own
+        # kombu closes a lost connection by giving back its messages, and may not know any more
+        # where to: that must be a lost connection like any other, not the worker's end.
+        if self.connection.client is None:
+            raise RedisConnectionError("The connection to the broker is closed")
+        return super()._connparams(asynchronous=asynchronous)
 
     def _named(self, key: str) -> str:
         return f"{self.global_keyprefix}{key}"
