@@ -18,6 +18,7 @@ from worker.supervisor import Supervisor
 
 _ROOT = Path(__file__).resolve().parent.parent
 _FLOWER_PORT = 5555
+_PAGE_PORT = 8080
 _VALKEY_PORT = 6379
 _POOL_PROCESSES = 2
 
@@ -30,6 +31,7 @@ class Plan:
         home: Folder for all that is kept: Valkey's file, the ledger, the simulator's batches.
         env: The outer environment, `.env` included.
         workers: Worker processes, each with a pool of its own.
+        page: Whether the page runs too.
         usual_ports: Take Redis' usual port when it is free, so that other programs find it.
         turnaround: Seconds that the simulator takes for a batch.
         redis_url: A Redis to use in place of the embedded Valkey.
@@ -38,6 +40,7 @@ class Plan:
     home: Path
     env: Mapping[str, str]
     workers: int = 2
+    page: bool = False
     usual_ports: bool = False
     turnaround: float = 10.0
     redis_url: str | None = None
@@ -57,6 +60,7 @@ class Running:
         addresses: Those of its names that say where things are.
         provider: URL of the provider's API.
         flower: URL of Flower with its password.
+        page: URL of the page, None when it does not run.
     """
 
     env: Mapping[str, str]
@@ -64,6 +68,7 @@ class Running:
     redis_url: str
     provider: str
     flower: str
+    page: str | None
 
 
 def outer_environment() -> dict[str, str]:
@@ -99,15 +104,17 @@ def stack(plan: Plan, supervisor: Supervisor, say: Callable[[str], None]) -> Ite
         env = {**plan.env, **addresses, "PYTHONUNBUFFERED": "1"}
         say(f"starting {plan.workers} workers")
         supervisor.start([_worker(number, env) for number in range(1, plan.workers + 1)])
-        say("starting Flower")
-        port, login = free_port(_FLOWER_PORT), _login(plan)
-        supervisor.start([_flower({**env, "FLOWER_BASIC_AUTH": login}, port)])
+        say("starting Flower and the page" if plan.page else "starting Flower")
+        port, page_port, login = free_port(_FLOWER_PORT), free_port(_PAGE_PORT), _login(plan)
+        page = [_page(env, page_port)] if plan.page else []
+        supervisor.start([_flower({**env, "FLOWER_BASIC_AUTH": login}, port), *page])
         yield Running(
             env=env,
             addresses=frozenset(addresses),
             redis_url=redis_url,
             provider=env.get("OPENAI_BASE_URL") or "https://api.openai.com/v1",
             flower=f"http://{login}@127.0.0.1:{port}",
+            page=f"http://127.0.0.1:{page_port}" if plan.page else None,
         )
 
 
@@ -170,6 +177,11 @@ def _flower(env: Mapping[str, str], port: int) -> Program:
     options = ["--address=127.0.0.1", f"--port={port}"]
     conf = f"--conf={_ROOT / 'config' / 'flower.py'}"
     return Program("flower", [*_celery(), "flower", conf, *options], dict(env), ready_port=port)
+
+
+def _page(env: Mapping[str, str], port: int) -> Program:
+    command = [sys.executable, "-m", "worker.web", "--port", str(port)]
+    return Program("page", command, dict(env), ready_line="READY lowtide-web")
 
 
 def _celery() -> list[str]:

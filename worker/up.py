@@ -65,6 +65,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         env=env,
         workers=options.workers,
         turnaround=options.delay,
+        page=True,
         usual_ports=True,
         redis_url=known.redis_url,
     )
@@ -109,6 +110,7 @@ def _environment_file(plan: Plan, running: Running) -> Iterator[Path]:
 
 def _banner(plan: Plan, running: Running, file: Path) -> Panel:
     lines = Table.grid(padding=(0, 2))
+    lines.add_row("Page", running.page or "")
     lines.add_row("Flower", running.flower)
     lines.add_row("Provider", f"{running.provider}{'  (simulator)' if plan.simulated else ''}")
     lines.add_row("Redis", without_password(running.redis_url))

@@ -92,8 +92,13 @@ def test_runs_joins_heals_and_stops(up: Up, home: Path, nothing_left: Callable[[
     assert found
     user, password, address = found.groups()
     assert httpx2.get(f"http://{address}/workers").status_code == 401
-    page = httpx2.get(f"http://{address}/workers", auth=(user, password), timeout=30)
-    assert {"worker-1", "worker-2"} <= set(re.findall(r"worker-\d", page.text))
+    shown = httpx2.get(f"http://{address}/workers", auth=(user, password), timeout=30)
+    assert {"worker-1", "worker-2"} <= set(re.findall(r"worker-\d", shown.text))
+
+    # The page shows what was done.
+    page = re.search(r"Page +(http://127\.0\.0\.1:\d+)", up.text)
+    assert page
+    assert "gpt-5-mini" in httpx2.get(f"{page[1]}/batches", timeout=30).text
 
     # A worker that is killed comes back, and work goes on.
     killed = next(line for line in processes(home) if "worker-1@" in line)
