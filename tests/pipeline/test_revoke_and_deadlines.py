@@ -61,7 +61,11 @@ def running(provider: Interfering) -> Callable[[], None]:
         return {k: dataclasses.replace(v, status="in_progress") for k, v in found.items()}
 
     provider.after["statuses"] = still
-    return lambda: provider.after.pop("statuses") and None
+
+    def over() -> None:
+        del provider.after["statuses"]
+
+    return over
 
 
 class TestRevoke:
@@ -252,12 +256,13 @@ class TestDeadlines:
         assert after.at == pytest.approx(late.deadline, abs=1.5)
 
     def test_recording_arms_the_escalation(self, rt: Runtime, provider: Interfering) -> None:
-        (late,) = with_deadline(requests(1), rt.clock.now() + 1_000)
+        deadline = rt.clock.now() + 1_000
+        (late,) = with_deadline(requests(1), deadline)
         rt.settings.escalate_reserve = 100.0
         batch_id = sealed(rt, [late])
         submit(rt, batch_id)
 
-        assert rt.timers.due_at("escalate", "all") == pytest.approx(late.deadline - 100, abs=1)
+        assert rt.timers.due_at("escalate", "all") == pytest.approx(deadline - 100, abs=1)
 
     def test_a_near_deadline_seals_the_buffer_early(self, rt: Runtime) -> None:
         rt.settings.max_wait = 3_600.0
