@@ -38,7 +38,7 @@ $(VENV)/.ready: pyproject.toml $(LOCK)
 demo: setup ## The main job on real text: the whole stack starts, works, shows what it saved, stops
 	@$(BIN)/python -m worker.demo $(ARGS)
 
-up: setup ## The same stack, kept running: two workers, Flower, Valkey; Ctrl-C stops it
+up: setup ## The same stack, kept running: two workers, Flower, the page; Ctrl-C stops it
 	@$(BIN)/python -m worker.up $(ARGS)
 
 check: format lint types test ## All that a change has to pass
@@ -64,6 +64,15 @@ browser: setup ## The tests that look at the page in Chromium, if it is installe
 	@$(BIN)/python -m pip install --quiet --constraint $(LOCK) --group browser
 	@$(BIN)/python -m pytest -m browser $(ARGS)
 
+brokers: setup ## The tests over RabbitMQ and over every kind of Redis (needs rabbitmq-server)
+	@$(BIN)/python -m pytest tests/brokers $(ARGS)
+
+compose: setup ## The whole stack in containers: kills, scaling, restarts, backups (needs an engine)
+	@$(BIN)/python -m pytest -m compose tests/compose $(ARGS)
+
+secrets: ## Random passwords for docker compose, in .secrets/run/; what is there stays
+	@config/make-secrets.sh
+
 bench: setup ## The benchmarks, with a table of figures
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -80,4 +89,4 @@ lock: ## Moves every dependency to its newest release and writes config/constrai
 clean: ## Removes all that was made: .venv, .lowtide, dist and caches
 	@rm -rf $(VENV) .lowtide dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup demo up check format lint types test chaos browser bench wheel lock clean
+.PHONY: help setup demo up check format lint types test chaos browser brokers compose secrets bench wheel lock clean
