@@ -14,5 +14,5 @@ state_save_interval = 60_000  # milliseconds
 max_tasks = 100_000
 purge_offline_workers = 3600  # seconds
 natural_time = True
-# Batch tasks tell their batch as exchange, their lane as routing key, their place as result.
-tasks_columns = "name,uuid,state,args,exchange,routing_key,result,received,runtime,worker"
+# Batch tasks tell their lane as routing key. Their arguments are hidden unless a setting shows them.
+tasks_columns = "name,state,uuid,args,routing_key,result,received,started,runtime,worker"

@@ -24,7 +24,9 @@ def duration(seconds: float) -> str:
 
 def dollars(amount: float) -> str:
     """US dollars, with enough digits for small sums."""
-    return f"${amount:,.2f}" if abs(amount) >= 1 else f"${amount:.4f}"
+    if abs(amount) >= 1:
+        return f"${amount:,.2f}"
+    return f"${amount:.4f}" if amount == 0 or abs(amount) >= 0.001 else f"${amount:.6f}"
 
 
 def megabytes(size: int) -> str:
