@@ -58,7 +58,9 @@ def make_app(url: str, backend: str | None = None) -> Celery:
         worker_lost_wait=0.5,
         result_expires=int(os.environ.get("CANVAS_EXPIRES", "86400")),
         broker_transport_options={
-            "visibility_timeout": float(os.environ.get("CANVAS_VISIBILITY", "3600"))
+            "visibility_timeout": float(os.environ.get("CANVAS_VISIBILITY", "3600")),
+            "unacked_restore_interval": 1,
+            "unacked_restore_throttle": 1,
         },
     )
     if os.environ.get("CANVAS_DRIVER", "fake") == "fake":

@@ -214,7 +214,9 @@ def test_messages_of_the_old_protocol(world: World, ours: Side) -> None:
     world.app.conf.task_protocol = 1
 
     assert get(ours.summ.delay("a")) == "R(a)"
-    assert get(chord([ours.summ.s("a"), ours.summ.s("b")], ours.join.s())()) == "R(a)|R(b)"
+    # It knows no index within a group.
+    joined = get(chord([ours.summ.s("a"), ours.summ.s("b")], ours.join.s())())
+    assert sorted(joined.split("|")) == ["R(a)", "R(b)"]
 
 
 @pytest.mark.parametrize("world", [{"CANVAS_EXPIRES": "1"}], indirect=True)
@@ -300,7 +302,7 @@ def test_a_worker_that_dies_after_the_append_adds_nothing_twice(world: World, ou
 
     assert get(result) == "R(a)"
     ours.settle()
-    until(lambda: not world.redis.hlen("unacked"), "the message came back and is done")
+    until(lambda: not world.redis.hlen("unacked"), "the message came back and is done", timeout=20)
     assert world.redis.hlen(fake_runtime.SEEN) == 1
 
 
