@@ -14,6 +14,7 @@ from celery.utils.functional import maybe_list
 from kombu.utils.uuid import uuid
 
 from lowtide import lifetimes, tracing
+from lowtide.many import ManyResults
 from lowtide.task import DEADLINE_HEADER, due_at
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def delay_many(
     make = task.AsyncResult if task is not None else app.AsyncResult
     given = task_ids or [uuid() for _ in arguments]
     members = [make(task_id) for task_id, _ in zip(given, arguments, strict=True)]
-    results = GroupResult(group, members, app=app)
+    results = ManyResults(group, members, app=app)
     body, result = _chord(app, chord, results)
     due = due_at(task.deadline if task is not None and deadline is None else deadline)
     common = {

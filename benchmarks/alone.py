@@ -1,0 +1,59 @@
+"""Work in a process of its own, so that its CPU and its memory are its alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import psutil
+
+from benchmarks.cpu import MB
+
+
+class Took(NamedTuple):
+    """What some work took: seconds of CPU, and MB more than before it began."""
+
+    cpu: float
+    memory: float
+
+
+def alone(work: Callable[..., Any], *args: Any) -> Took:
+    """Runs `work(*args)` in a new process; `work` prepares, and returns what is measured."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_measure, args=(theirs, work, args))
+    process.start()
+    theirs.close()
+    try:
+        took: Took = ours.recv()
+    except EOFError:
+        raise SystemExit(f"{work.__name__} failed, see above") from None
+    process.join()
+    return took
+
+
+def _measure(pipe: Any, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    measured = work(*args)
+    me, most, over = psutil.Process(), [0.0], threading.Event()
+    before = me.memory_info().rss
+
+    def watch() -> None:
+        while not over.wait(0.02):
+            most[0] = max(most[0], me.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    start = _cpu()
+    measured()
+    took = _cpu() - start
+    over.set()
+    watcher.join()
+    pipe.send(Took(took, max(0.0, (max(most[0], me.memory_info().rss) - before) / MB)))
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
