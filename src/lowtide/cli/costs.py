@@ -21,6 +21,7 @@ class By(StrEnum):
     LANE = "lane"
     DAY = "day"
     BATCH = "batch"
+    TENANT = "tenant"
 
 
 def costs(
@@ -33,7 +34,7 @@ def costs(
     *,
     json: JsonOption = False,
 ) -> None:
-    """Show what the answers cost and saved, by task, lane, UTC day or batch."""
+    """Show what the answers cost and saved, by task, lane, UTC day, batch or tenant."""
     rt = runtime(app)
     start = None if since is None else rt.clock.now() - since
     rows = rt.ledger.costs(by.value, since=start)
