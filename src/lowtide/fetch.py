@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 _SLICE_TTL = 3600.0
+_FETCHABLE = (BatchState.ENDED, BatchState.FETCHED)
 # Reasons of the provider for not having run a request at all within its window.
 _NOT_RUN = frozenset({"expired", "cancelled"})
 # A validation error of this kind is about the account's budget, not about any line.
@@ -92,9 +93,12 @@ def fetch(rt: Runtime, batch_id: str) -> Next | None:
     Returns:
         The delivery of its slices, None when the batch is not there to be fetched.
     """
+    known = rt.ledger.batch(batch_id)
+    if known is None or known.state not in _FETCHABLE:
+        return None  # nobody holds what is final: its timer has to go
     with held(rt, batch_id) as lease:
         batch = rt.ledger.batch(batch_id)
-        if batch is None or batch.state not in (BatchState.ENDED, BatchState.FETCHED):
+        if batch is None or batch.state not in _FETCHABLE:
             return None
         settings = rt.settings
         writer = SliceWriter(rt.slices, batch_id, most=settings.slice_requests, ttl=_SLICE_TTL)
