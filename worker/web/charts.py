@@ -57,8 +57,10 @@ def heat_map(cells: Sequence[Sequence[float | None]], title: str) -> Markup:
         cells: For each day of the week from Monday, 24 durations in seconds; None = no batch.
         title: What it shows, for those who cannot see it.
     """
-    known = [value for row in cells for value in row if value is not None]
-    low, high = min(known, default=0.0), max(known, default=0.0)
+    known = sorted(value for row in cells for value in row if value is not None)
+    # One batch that took a week, or a second, shall not make all others look alike.
+    rare = len(known) // 20
+    low, high = (known[rare], known[-rare - 1]) if known else (0.0, 0.0)
     size, left, top = 42, 44, 22
     parts = [
         f'<text x="{left + hour * size + size / 2}" y="14" text-anchor="middle">{hour}</text>'
@@ -89,6 +91,8 @@ def nice(value: float) -> float:
 def _level(value: float, low: float, high: float) -> int:
     """0 to 5 on a scale of ratios: an hour more matters after one hour, not after twenty."""
     if high <= low or low <= 0:
+        return 0
+    if value <= low:
         return 0
     return min(5, int(6 * math.log(value / low) / math.log(high / low)))
 

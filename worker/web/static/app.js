@@ -66,4 +66,8 @@ document.querySelector("[data-theme-button]")?.addEventListener("click", () => {
   localStorage.setItem("theme", root.dataset.theme);
 });
 
+// On a narrow screen the page's own name may be out of sight.
+const here = document.querySelector(".bar nav [aria-current]");
+if (here) here.parentElement.scrollLeft = here.offsetLeft - here.parentElement.offsetLeft - 80;
+
 localTimes(document);
