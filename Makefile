@@ -57,8 +57,11 @@ types: setup ## Types
 test: setup ## The tests, with real services started for them; ARGS="tests/cli -k doctor" picks some
 	@$(BIN)/python -m pytest $(ARGS)
 
-chaos: setup ## The tests that kill processes at random
+crash: setup ## A worker is killed at every place between two side effects, in turn
 	@$(BIN)/python -m pytest -m chaos $(ARGS)
+
+chaos: setup ## All is broken at random for 3 minutes; ARGS="--seconds 1800 --rate 60 --database postgres"
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 browser: setup ## The tests that look at the page in Chromium, if it is installed
 	@$(BIN)/python -m pip install --quiet --constraint $(LOCK) --group browser
@@ -89,4 +92,4 @@ lock: ## Moves every dependency to its newest release and writes config/constrai
 clean: ## Removes all that was made: .venv, .lowtide, dist and caches
 	@rm -rf $(VENV) .lowtide dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup demo up check format lint types test chaos browser brokers compose secrets bench wheel lock clean
+.PHONY: help setup demo up check format lint types test crash chaos browser brokers compose secrets bench wheel lock clean
