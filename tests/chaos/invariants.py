@@ -23,6 +23,7 @@ _BILL = (
     "SELECT custom_id, sum(billed), max(input_tokens), max(output_tokens) FROM runs "
     "WHERE billed GROUP BY custom_id"
 )
+_STANDING = (b"sweep:all", b"escalate:all")
 _SEPARATORS = dict.fromkeys(map(ord, "\u2028\u2029\u0085"))
 _OPEN = ("RECORDED", "UPLOADED", "SUBMITTING", "SUBMITTED", "ENDED", "FETCHED", "HELD")
 
@@ -94,7 +95,7 @@ def settled(deployment: Deployment, client: Client) -> bool:
         return False
     if _buffered(deployment) or _messages(deployment):
         return False
-    return not _open(deployment) and not files(deployment)
+    return not open_batches(deployment) and not files(deployment) and not _timers(deployment)
 
 
 def files(deployment: Deployment) -> list[str]:
@@ -128,7 +129,8 @@ def _plain(result: Any) -> Any:
     return result.translate(_SEPARATORS) if isinstance(result, str) else result
 
 
-def _open(deployment: Deployment) -> list[str]:
+def open_batches(deployment: Deployment) -> list[str]:
+    """Id and state of each batch that is not at its end."""
     ledger = Ledger(deployment.ledger_url, SystemClock())
     try:
         with ledger._db.read() as connection:
@@ -139,7 +141,7 @@ def _open(deployment: Deployment) -> list[str]:
 
 
 def _check_ledger(verdict: Verdict, deployment: Deployment) -> dict[str, Any]:
-    verdict.unsettled += [f"batch {each}" for each in _open(deployment)]
+    verdict.unsettled += [f"batch {each}" for each in open_batches(deployment)]
     ledger = Ledger(deployment.ledger_url, SystemClock())
     columns = [REQUESTS.c[n] for n in ("custom_id", "state", "input_tokens", "output_tokens")]
     with ledger._db.read() as connection:
@@ -181,6 +183,12 @@ def _buffered(deployment: Deployment) -> list[str]:
     return [key.decode() for key in waiting]
 
 
+def _timers(deployment: Deployment) -> list[str]:
+    """The timers of steps; those that always stand are left out."""
+    timers: Any = deployment.redis.zrange("{lowtide}:timers", 0, -1)
+    return [timer.decode() for timer in timers if timer not in _STANDING]
+
+
 def _messages(deployment: Deployment) -> int:
     """Messages in queues, and those that no worker has acknowledged."""
     redis: Any = deployment.redis
@@ -188,5 +196,5 @@ def _messages(deployment: Deployment) -> int:
 
 
 def _check_redis(verdict: Verdict, deployment: Deployment) -> None:
-    verdict.stuck = _buffered(deployment)
+    verdict.stuck = [*_buffered(deployment), *_timers(deployment)]
     verdict.leaked = leaked_keys(deployment.redis, [])

@@ -276,8 +276,9 @@ class Machine(RuleBasedStateMachine):
 
     # ---- what must hold
     def _buffered(self) -> list[str]:
-        keys: Any = self.redis.keys("{lowtide}:*:lines")
-        return [name.decode() for key in keys for name in self.redis.hkeys(key)]
+        redis: Any = self.redis
+        lines = redis.keys("{lowtide}:*:lines")
+        return [name.decode() for key in lines for name in redis.hkeys(key)]
 
     def _rows(self) -> dict[str, tuple[str, str]]:
         joined = select(REQUESTS.c.custom_id, REQUESTS.c.state, BATCHES.c.state.label("of"))
