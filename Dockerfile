@@ -30,6 +30,7 @@ VOLUME /var/lib/lowtide
 # Celery's warm shutdown: what runs is ended, nothing new is taken. Whoever stops the container
 # gives it a minute; a worker that is killed then has lost nothing, another one takes over.
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=20s --start-period=60s --retries=3 CMD ["lowtide", "health"]
+HEALTHCHECK --interval=30s --timeout=20s --start-period=60s --retries=3 \
+  CMD ["python", "-m", "worker.entrypoint", "lowtide", "health"]
 ENTRYPOINT ["python", "-m", "worker.entrypoint"]
 CMD ["celery", "-A", "worker.app", "worker", "--loglevel", "INFO"]

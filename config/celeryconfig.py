@@ -1,5 +1,6 @@
 """Celery's settings of a deployment. Addresses come from the environment or `.env`."""
 
+from lowtide import sentinel
 from lowtide.settings import load
 
 _settings = load()
@@ -9,6 +10,11 @@ _DAY = 86_400.0
 broker_url = _settings.broker_url or _redis
 result_backend = _settings.result_backend or _redis
 broker_connection_retry_on_startup = True
+_behind_sentinel: dict[str, object] = {}
+if broker_url.startswith(sentinel.SCHEME):
+    broker_url, _behind_sentinel = sentinel.parse(broker_url).celery()
+if result_backend.startswith(sentinel.SCHEME):
+    result_backend, result_backend_transport_options = sentinel.parse(result_backend).celery()
 
 if broker_url.startswith("amqp"):
     # Replicated queues; topic exchanges, because countdowns wait in the broker only with these.
@@ -22,7 +28,7 @@ if broker_url.startswith("amqp"):
 else:
     # What a killed worker had taken is given to another after this. A step that takes longer is
     # given out twice, which its lease makes harmless.
-    broker_transport_options = {"visibility_timeout": 120}
+    broker_transport_options = {"visibility_timeout": 120, **_behind_sentinel}
 
 accept_content = ["json"]
 task_serializer = "json"

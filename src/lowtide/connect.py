@@ -10,6 +10,7 @@ from redis.backoff import EqualJitterBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
+from lowtide import sentinel
 from lowtide.errors import SettingsError
 
 _CONNECTIONS = 64
@@ -25,7 +26,8 @@ def connect(url: str, *, short: bool = False) -> Redis:
     command whose connection broke is sent again.
 
     Args:
-        url: "redis://", "rediss://" or "unix://"; its query may set any option of redis-py.
+        url: "redis://", "rediss://" or "unix://", whose query may set any option of redis-py; or
+            "redis+sentinel://", see `sentinel.py`.
         short: For ticks, which must not block: fails within some 2 s instead of trying on.
 
     Raises:
@@ -46,6 +48,8 @@ def _client(url: str, *, short: bool) -> Redis:
         seconds, retry = 2.0, Retry(NoBackoff(), 1, (RedisConnectionError,))
     else:
         seconds, retry = 10.0, Retry(EqualJitterBackoff(cap=1.0, base=0.1), 3)
+    if url.startswith(sentinel.SCHEME):
+        return sentinel.client(url, timeout=seconds, retry=retry)
     try:
         pool = BlockingConnectionPool.from_url(
             url,

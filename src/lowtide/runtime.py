@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 _ATTRIBUTE = "lowtide_runtime"
+_REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://")
 _DEFAULT_REDIS = "redis://localhost:6379/0"
 
 
@@ -96,7 +97,7 @@ class Runtime:
             self.app.conf.result_backend,
         )
         for url in candidates:
-            if isinstance(url, str) and url.startswith(("redis://", "rediss://", "unix://")):
+            if isinstance(url, str) and url.startswith(_REDIS_SCHEMES):
                 return url
         return _DEFAULT_REDIS
 

@@ -38,9 +38,9 @@ class Compose:
             "OPENAI_API_KEY": "simulator",
             "OPENAI_BASE_URL": "http://simulator:8000/v1",
             "LOWTIDE_MAX_WAIT": "2s",
-            "LOWTIDE_WORKER_PROCESSES": "2",
+            "WORKER_PROCESSES": "2",
             "VALKEY_PORT": str(self.ports["valkey"]),
-            "LOWTIDE_WEB_PORT": str(self.ports["web"]),
+            "WEB_PORT": str(self.ports["web"]),
             "FLOWER_PORT": str(self.ports["flower"]),
             "SIMULATOR_PORT": str(self.ports["simulator"]),
         }
