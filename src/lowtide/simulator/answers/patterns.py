@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from re import _constants as ops  # type: ignore[attr-defined]
-from re import _parser as parser  # type: ignore[attr-defined]
+from importlib import import_module
 from typing import Any
+
+# Python's own parser of patterns; it has no public name and no types.
+ops: Any = import_module("re._constants")
+parser: Any = import_module("re._parser")
 
 _CLASSES = {
     ops.CATEGORY_DIGIT: "0",
