@@ -14,6 +14,7 @@ from celery import Celery, Task
 from celery.utils.log import get_logger
 
 from lowtide import failpoints, queues, quiet, runtime
+from lowtide.decide import backoff
 
 logger = get_logger(__name__)
 
@@ -155,7 +156,20 @@ def _run(
     task: Step, verb: str, batch_id: str, step: Callable[[runtime.Runtime, str], Next | None]
 ) -> None:
     rt = runtime.of(task.app)
-    _guard(rt, verb, batch_id, lambda: _go_on(rt, verb, batch_id, step(rt, batch_id)))
+
+    def work() -> None:
+        from lowtide.errors import ProviderUnavailable
+
+        try:
+            after = step(rt, batch_id)
+        except ProviderUnavailable as error:
+            # Its timer would wait for a whole lease.
+            wait = backoff(1, float(error.details.get("retry_after") or rt.settings.retry_delay))
+            rt.timers.pull_in(verb, batch_id, rt.clock.now() + wait)
+            raise
+        _go_on(rt, verb, batch_id, after)
+
+    _guard(rt, verb, batch_id, work)
 
 
 def _go_on(rt: runtime.Runtime, verb: str, batch_id: str, after: Next | None) -> None:
