@@ -47,13 +47,16 @@ class Answered:
         status_code: 2xx.
         body: The API's response body.
         request_id: The provider's id of this one request.
-        usage: Tokens, None when the answer does not tell.
     """
 
     status_code: int
     body: dict[str, Any] = field(repr=False)
     request_id: str | None = None
-    usage: Usage | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        """Tokens, None when the answer does not tell; read when asked, as few lines are."""
+        return Usage.of(self.body.get("usage"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +183,7 @@ def _from_success(status: int, body: Any, request_id: str | None) -> Outcome:
     # /v1/responses tells a failure of the model itself inside a 200.
     if body.get("status") == "failed" and isinstance(error, dict):
         return _from_error(error, None, request_id)
-    return Answered(status, body, request_id, Usage.of(body.get("usage")))
+    return Answered(status, body, request_id)
 
 
 def _from_error(error: dict[str, Any], status: int | None, request_id: str | None) -> Outcome:
