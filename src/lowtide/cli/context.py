@@ -49,6 +49,7 @@ def celery_app(name: str | None) -> Celery:
     try:
         found: Celery = find_app(name)
         found.loader.import_default_modules()  # the tasks too, as a worker does
+        found.finalize()
     except LowtideError:
         raise
     except Exception as error:
