@@ -73,6 +73,10 @@ brokers: setup ## The tests over RabbitMQ and over every kind of Redis (needs ra
 compose: setup ## The whole stack in containers: kills, scaling, restarts, backups (needs an engine)
 	@$(BIN)/python -m pytest -m compose tests/compose $(ARGS)
 
+docs: setup ## The documentation as a site in site/, built strictly and without the network
+	@$(BIN)/python -m pip install --quiet --constraint $(LOCK) --group docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet && echo "site/index.html"
+
 secrets: ## Random passwords for docker compose, in .secrets/run/; what is there stays
 	@config/make-secrets.sh
 
@@ -92,4 +96,4 @@ lock: ## Moves every dependency to its newest release and writes config/constrai
 clean: ## Removes all that was made: .venv, .lowtide, dist and caches
 	@rm -rf $(VENV) .lowtide dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup demo up check format lint types test crash chaos browser brokers compose secrets bench wheel lock clean
+.PHONY: help setup demo up check format lint types test crash chaos browser brokers compose docs secrets bench wheel lock clean
