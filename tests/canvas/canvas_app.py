@@ -334,6 +334,11 @@ def kills(text: str) -> str:
     return text
 
 
+@task(base=Batch, bind=True)
+def calls_itself(self: Any, text: str) -> Any:
+    return self(text[1:]) if text.startswith("!") else text
+
+
 @task(base=Batch)
 def bad_return(text: str) -> object:
     return 17

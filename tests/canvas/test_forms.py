@@ -90,6 +90,18 @@ def test_generators_tell_their_hooks_and_signals_once(world: World, ours: Side) 
     assert seen["prerun"] == seen["postrun"]
 
 
+def test_a_task_that_calls_itself_as_a_function_gets_that_answer_at_once(
+    world: World, ours: Side
+) -> None:
+    alone, late = (
+        ours.calls_itself.delay("!a"),
+        ours.calls_itself.apply_async(("!a",), countdown=0.1),
+    )
+
+    assert get(alone) == get(late) == "R(R(a))"
+    assert asked(world, alone) == asked(world, late) == [".0.0"]
+
+
 def test_errors_name_task_lane_and_batch(ours: Side) -> None:
     result = ours.summ.delay("FAIL")
     failure(result)

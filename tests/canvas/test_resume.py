@@ -300,6 +300,18 @@ def test_nothing_counts_as_ended_that_may_not_be_stored(
     assert app.AsyncResult("refused").state == states.FAILURE
 
 
+def test_a_failure_that_could_not_be_stored_is_tried_again(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [item(app, "summ", "refused", outcome=RequestRejected("no")), item(app, "summ", "good")]
+
+    with monkeypatch.context() as patch:
+        Outage(app.backend, 0, patch)
+        assert states_of(resume(app, items, HOST)) == ["AGAIN", "AGAIN"]
+
+    assert states_of(resume(app, items, HOST)) == ["FAILURE", "SUCCESS"]
+
+
 def test_a_chord_whose_last_part_was_not_counted_is_told_again(
     app: Celery, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,7 +153,8 @@ def test_generators_let_go_of_what_they_hold_while_they_wait(app: Celery) -> Non
         finally:
             closed.append(True)
 
-    advance(holding(), (), lambda value: to_call(value, model="m"))
+    kept = holding()
+    advance(kept, (), lambda value: to_call(value, model="m"))
     assert closed == [True]
 
 
