@@ -51,7 +51,6 @@ def run(options: Options) -> Iterator[Figure]:
 def fill(redis: Redis, count: int) -> int:
     """Puts lines of a batch file into a list; how many bytes they have."""
     from lowtide.calls import chat
-    from lowtide.lane import Lane
     from lowtide.request import Request, encode
 
     total, lines = 0, []

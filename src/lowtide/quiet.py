@@ -8,8 +8,6 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
-
 from lowtide import keys
 
 if TYPE_CHECKING:
@@ -56,6 +54,8 @@ def pass_on(rt: Runtime) -> None:
     """Adds what was counted here to the deployment's counts, now or when Redis is back."""
     if not _uncounted:
         return
+    from redis.exceptions import RedisError  # an app that only sends comes here never
+
     with _lock:
         counted = dict(_uncounted)
         _uncounted.clear()

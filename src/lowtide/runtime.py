@@ -47,14 +47,15 @@ def install(app: Celery) -> Runtime:
     known = app.__dict__.get(_ATTRIBUTE)
     if known is not None:
         return cast("Runtime", known)
-    from lowtide import bootstep, logs, pipeline, tracing
+    from lowtide import logs, pipeline, tracing
 
     runtime = Runtime(app)
     app.__dict__[_ATTRIBUTE] = runtime
     pipeline.register(app)
     logs.attach()
     tracing.attach()
-    app.steps["consumer"].add(bootstep.LowtideStep)
+    # By name: what ticks needs Redis' client, which an app that only sends does not load yet.
+    app.steps["consumer"].add("lowtide.bootstep:LowtideStep")
     return runtime
 
 

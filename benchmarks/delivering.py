@@ -1,0 +1,115 @@
+"""Deliver: a result with all of Celery's semantics, against a plain task that does nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from celery import Celery
+
+from benchmarks import cpu, steps
+from benchmarks.figure import Figure, alternate
+from benchmarks.options import Options
+from benchmarks.stack import Stack, stack, until
+from benchmarks.texts import texts
+
+_SIZE = 1_000
+_TASK = "tasks.summarize"
+
+
+def run(options: Options) -> Iterator[Figure]:
+    """Results, results with a link, and members of a chord."""
+    os.environ["BENCH_WAIT"] = "10h"
+    with stack() as running:
+        running.worker("plain0", "benchmarks.app:plain")
+        from benchmarks.batch_app import app
+
+        app.finalize()
+        app.loader.import_default_modules()
+        some = texts(options.scaled(5_000), _SIZE)
+        each = 1e6 / len(some)
+        cases = (
+            ("deliver, for each result", "plain no-op task", 0.05, alone, nothings),
+            ("deliver with a link", "plain task with a link", 1.0, linked, plain_links),
+            ("deliver a member of a chord", "member of a plain chord", 1.0, members, plain_chord),
+        )
+        for name, baseline, limit, ours, plain in cases:
+            measured = alternate(
+                options.rounds,
+                lambda plain=plain: plain(running, some) * each,  # type: ignore[misc]
+                lambda ours=ours: delivered(app, ours(app, some)) * each,  # type: ignore[misc]
+            )
+            yield Figure(f"{name}: CPU", baseline, limit, *measured)
+    del os.environ["BENCH_WAIT"]
+
+
+def delivered(app: Celery, incoming: Sequence[Any]) -> float:
+    """CPU of this process for delivering answers to `incoming`."""
+    took = steps.run(app, incoming).deliver
+    app.control.purge()
+    return took
+
+
+def alone(_app: Celery, some: Sequence[str]) -> list[Any]:
+    """Calls by themselves."""
+    return steps.messages(_TASK, some)
+
+
+def linked(app: Celery, some: Sequence[str]) -> list[Any]:
+    """Calls with a link each."""
+    return steps.messages(_TASK, some, {"callbacks": [dict(app.tasks["bench.batch_same"].s())]})
+
+
+def members(app: Celery, some: Sequence[str]) -> list[Any]:
+    """Calls that are the header of one chord."""
+    group = f"chord-{os.urandom(4).hex()}"
+    body = app.tasks["bench.batch_count"].s()
+    body.freeze()
+    body["chord_size"] = len(some)
+    app.backend.set_chord_size(group, len(some))
+    return steps.messages(_TASK, some, {"chord": dict(body)}, group=group)
+
+
+def nothings(running: Stack, some: Sequence[str]) -> float:
+    """CPU of the worker for plain no-op tasks."""
+    from benchmarks.app import nothing
+
+    return _worker(running, len(some), lambda: [nothing.delay(text) for text in some])
+
+
+def plain_links(running: Stack, some: Sequence[str]) -> float:
+    """CPU of the worker for tasks with a link; the link's own run is not part of it."""
+    from benchmarks.app import same
+
+    link = same.s().set(queue="links")
+    send = lambda: [same.apply_async((text,), link=link) for text in some]  # noqa: E731
+    took = _worker(running, len(some), send)
+    running.client(0).delete("links")
+    return took
+
+
+def plain_chord(running: Stack, some: Sequence[str]) -> float:
+    """CPU of the worker for the members of a chord."""
+    from celery import chord
+
+    from benchmarks.app import count, same
+
+    body = count.s().set(queue="links")
+    took = _worker(running, len(some), lambda: chord([same.s(t) for t in some])(body))
+    running.client(0).delete("links")
+    return took
+
+
+def _worker(running: Stack, count: int, send: Callable[[], object]) -> float:
+    results = running.client(1)
+    results.flushdb()
+    before = cpu.spent(running.workers("plain"))
+    kept = send()
+    until(lambda: _ended(results) >= count, "plain tasks have ended")
+    del kept
+    return cpu.spent(running.workers("plain")) - before
+
+
+def _ended(results: Any) -> int:
+    return sum(1 for key in results.scan_iter("celery-task-meta-*", count=5000))
