@@ -77,6 +77,9 @@ docs: setup ## The documentation as a site in site/, built strictly and without 
 	@$(BIN)/python -m pip install --quiet --constraint $(LOCK) --group docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet && echo "site/index.html"
 
+release: setup ## Wheel and sdist in an empty environment of every Python from 3.11 to 3.14 here
+	@.ci/release
+
 secrets: ## Random passwords for docker compose, in .secrets/run/; what is there stays
 	@config/make-secrets.sh
 
@@ -96,4 +99,4 @@ lock: ## Moves every dependency to its newest release and writes config/constrai
 clean: ## Removes all that was made: .venv, .lowtide, dist and caches
 	@rm -rf $(VENV) .lowtide dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup demo up check format lint types test crash chaos browser brokers compose docs secrets bench wheel lock clean
+.PHONY: help setup demo up check format lint types test crash chaos browser brokers compose docs release secrets bench wheel lock clean
