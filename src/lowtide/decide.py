@@ -9,8 +9,10 @@ from collections.abc import Sequence
 # A status call each time a batch's age grew by a tenth: its end is seen within a tenth of its
 # age, and a batch of a day takes about a hundred calls.
 _POLL_SHARE = 0.1
-# Near the expected end the interval shrinks to this share of what is left.
+# Near the expected end, before it and after it, the interval shrinks to this share of the distance
+# to it, though not below this share of the age: most ends are seen within 2 % of their batch's age.
 _NEAR_SHARE = 0.25
+_NEAREST_SHARE = 0.02
 _MIN_SAMPLES = 3
 _LONGEST_BACKOFF = 600.0
 
@@ -38,9 +40,11 @@ def next_poll(
     Returns:
         Epoch seconds, later than `now` by `shortest` to `longest`.
     """
-    interval = max(0.0, now - submitted_at) * _POLL_SHARE
-    if expected_end is not None and expected_end > now:
-        interval = min(max(interval, shortest), (expected_end - now) * _NEAR_SHARE)
+    age = max(0.0, now - submitted_at)
+    interval = age * _POLL_SHARE
+    if expected_end is not None:
+        near = max(abs(expected_end - now) * _NEAR_SHARE, age * _NEAREST_SHARE)
+        interval = min(max(interval, shortest), near)
     return now + min(max(interval, shortest), max(shortest, longest))
 
 

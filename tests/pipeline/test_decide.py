@@ -35,6 +35,14 @@ def test_polls_come_closer_together_before_the_expected_end():
     assert near < far
 
 
+def test_polls_stay_close_together_for_a_while_after_the_expected_end():
+    past = next_poll(7_300, 0, 7_200, shortest=1, longest=3_600) - 7_300
+    long_past = next_poll(12_000, 0, 7_200, shortest=1, longest=3_600) - 12_000
+
+    assert past < 7_300 * 0.03
+    assert long_past > past
+
+
 def test_an_end_is_expected_only_after_some_experience():
     assert expected_end(100, [10, 20]) is None
     assert expected_end(100, [10, 20, 90]) == 120
