@@ -76,9 +76,12 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path, name, content, told):
     path = tmp_path / name
     path.write_text(content)
 
-    with pytest.raises(TableError, match=told):
+    def read():
         columns_of(path)
-        list(read_rows(path))
+        return list(read_rows(path))
+
+    with pytest.raises(TableError, match=told):
+        read()
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
