@@ -23,6 +23,8 @@ app.conf.update(
         "visibility_timeout": VISIBILITY,
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
+        # Who is killed while giving back messages keeps the others from it for so long.
+        "unacked_mutex_expire": 5,
         "socket_timeout": 10,
     },
     redis_socket_timeout=10,

@@ -16,7 +16,9 @@ from typing import Any
 import psutil
 from redis import Redis
 
+from lowtide.clock import SystemClock
 from lowtide.embedded import EmbeddedRedis
+from lowtide.ledger import Ledger
 from tests.chaos.proxy import Proxy
 from tests.plugins.postgres import PostgresServer
 from tests.plugins.stack import ROOT, ended_by_pid, until
@@ -143,6 +145,9 @@ class Deployment:
         try:
             self._start_services(database, simulator, proxied=proxied)
             self.env = {**self._environment(), **(env or {})}
+            ledger = Ledger(self.ledger_url, SystemClock())
+            ledger.create()  # so that a test may look into it from the start
+            ledger.close()
             for number in range(1, workers + 1):
                 worker = Worker(f"w{number}", folder, self.env, flags)
                 self.workers.append(worker)

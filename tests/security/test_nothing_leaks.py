@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
+from redis.exceptions import RedisError
 from sqlalchemy import select
 
 from lowtide import metrics, runtime
@@ -43,7 +45,7 @@ def run(
         deployment = started(
             folder,
             simulator=faults,
-            flags=("-c", "2", "-E", "-l", "DEBUG"),
+            flags=("-c", "2", "-E"),
             env={"OPENAI_API_KEY": KEY, "LOWTIDE_MAX_REQUESTS": "10"},
         )
         try:
@@ -65,7 +67,8 @@ def _heard(app: Any) -> list[Any]:
     events: list[Any] = []
 
     def listen() -> None:
-        with app.connection() as connection:
+        # It ends with the server that it listens to.
+        with contextlib.suppress(OSError, RedisError), app.connection() as connection:
             receiver = app.events.Receiver(connection, handlers={"*": events.append})
             receiver.capture(limit=None, timeout=120, wakeup=True)
 
