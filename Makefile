@@ -55,7 +55,8 @@ types: setup ## Types
 	@$(BIN)/mypy
 
 test: setup ## The tests, with real services started for them; ARGS="tests/cli -k doctor" picks some
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -m "not chaos and not compose and not browser" --ignore tests/brokers \
+	  --numprocesses 3 --dist loadfile $(ARGS)
 
 crash: setup ## A worker is killed at every place between two side effects, in turn
 	@$(BIN)/python -m pytest -m chaos $(ARGS)
