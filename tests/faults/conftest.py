@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import func, select
 
+from lowtide.clock import SystemClock
+from lowtide.ledger import Ledger
+from lowtide.ledger.tables import REQUESTS
 from tests.chaos.client import Client, Listener
 from tests.chaos.conftest import client_app, started
 from tests.chaos.deployment import Deployment
-from tests.chaos.invariants import Verdict, check, settled
+from tests.chaos.invariants import Verdict, check, open_batches, settled
 from tests.plugins.stack import until
 
 
@@ -26,9 +30,15 @@ class Bench:
 
     def states(self) -> set[str]:
         """The states of all batches that have not come to their end."""
-        from tests.chaos.invariants import open_batches
-
         return {each.split()[1] for each in open_batches(self.deployment)}
+
+    def requests(self) -> int:
+        """How many requests the ledger holds."""
+        ledger = Ledger(self.deployment.ledger_url, SystemClock())
+        with ledger._db.read() as connection:
+            found = connection.execute(select(func.count()).select_from(REQUESTS)).scalar_one()
+        ledger.close()
+        return int(found)
 
     def settle(self) -> Verdict:
         """Waits until all has settled, and judges."""
