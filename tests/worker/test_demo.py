@@ -33,7 +33,7 @@ def demo(*words: str, **env: str) -> subprocess.Popen[str]:
 
 def test_summarises_real_text_and_leaves_nothing(home: Path, nothing_left: Ended) -> None:
     ran = demo("--limit", "3", "--all")
-    said, _ = ran.communicate(timeout=120)
+    said, _ = ran.communicate(timeout=240)
 
     assert ran.returncode == 0, said
     assert "Summarising the descriptions of 3 installed packages" in said
@@ -57,7 +57,7 @@ def test_ctrl_c_ends_everything(home: Path, nothing_left: Ended) -> None:
 
     ran.send_signal(signal.SIGINT)
 
-    said, _ = ran.communicate(timeout=60)
+    said, _ = ran.communicate(timeout=120)
     assert ran.returncode == 130, said
     assert "Stopped. Nothing is left running." in said
     nothing_left()
@@ -70,14 +70,14 @@ def test_a_killed_demo_leaves_nothing_running(home: Path, nothing_left: Ended) -
     until(lambda: "accepted" in (ran.stdout.readline()), "calls are made")  # type: ignore[union-attr]
 
     ran.kill()
-    ran.communicate(timeout=60)
+    ran.communicate(timeout=120)
 
     nothing_left()
 
 
 def test_a_failure_says_why_and_where_to_read_on(home: Path, nothing_left: Ended) -> None:
     ran = demo("--limit", "3", TASKS_PARAMS="none")
-    said, _ = ran.communicate(timeout=120)
+    said, _ = ran.communicate(timeout=240)
 
     assert ran.returncode == 1
     assert "lowtide: worker-1 did not start: ended with exit code 1." in said
@@ -91,7 +91,7 @@ def test_a_failure_says_why_and_where_to_read_on(home: Path, nothing_left: Ended
 def test_no_money_is_spent_unasked(home: Path, nothing_left: Ended, name: str) -> None:
     value = '{"default": {"api_key": "sk-x"}}' if name == "LOWTIDE_ACCOUNTS" else "sk-x"
     ran = demo("--limit", "3", **{name: value})
-    said, _ = ran.communicate(timeout=60)
+    said, _ = ran.communicate(timeout=120)
 
     assert ran.returncode == 1
     assert "3 requests, about" in said
@@ -109,11 +109,11 @@ def test_with_a_key_a_stopped_run_is_gone_on_with(home: Path, nothing_left: Ende
         assert first.stdout is not None
         until(lambda: "accepted 2" in (first.stdout.readline()), "calls are made")  # type: ignore[union-attr]
         first.send_signal(signal.SIGINT)
-        said, _ = first.communicate(timeout=60)
+        said, _ = first.communicate(timeout=120)
         assert said.endswith("provider: `make demo` again picks up its answers.\n")
 
         second = demo("--limit", "2", **env)
-        said, _ = second.communicate(timeout=120)
+        said, _ = second.communicate(timeout=240)
 
         assert second.returncode == 0, said
         assert "2 calls of an earlier run are under way" in said
