@@ -12,7 +12,7 @@ from tests.canvas.conftest import Side
 Case = Callable[[Side], Any]
 CASES: dict[str, Case] = {}
 CORE: set[str] = set()
-TIMEOUT = 20
+TIMEOUT = 60
 
 
 def case(function: Case) -> Case:

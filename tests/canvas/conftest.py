@@ -105,14 +105,14 @@ class Side:
 
     def left(self, key: str, count: int) -> list[str]:
         redis = self.world.redis
-        until(lambda: redis.llen(key) >= count, f"{count} entries in {key}", timeout=15)
+        until(lambda: redis.llen(key) >= count, f"{count} entries in {key}")
         self.settle()
         return sorted(item.decode() for item in redis.lrange(key, 0, -1))
 
     def settle(self) -> None:
         """Waits until the worker has done what it was sent so far."""
         for _ in range(2):
-            self.world.app.tasks["join"].delay([1]).get(timeout=15)
+            self.world.app.tasks["join"].delay([1]).get(timeout=60)
 
     def settle_seconds(self, seconds: float) -> None:
         """Waits until the server's clock has gone on by `seconds`: for what expires there."""
@@ -131,7 +131,7 @@ class Side:
 
         def accepted(result: Any) -> None:
             if not self.plain:
-                until(result.where, "the call is accepted", timeout=15)
+                until(result.where, "the call is accepted")
 
         try:
             yield accepted

@@ -112,8 +112,8 @@ def test_messages_that_wait_together_are_accepted_together(world: World, ours: S
     results = [ours.summ.delay(str(number)) for number in range(130)]
 
     # Two full micro-batches go; the rest lingers, and may be as many as fits into one.
-    until(lambda: held_by(world, "w1") == 2, "all but the rest was accepted")
-    assert world.redis.hlen(fake_runtime.SEEN) == 128
+    until(lambda: world.redis.hlen(fake_runtime.SEEN) == 128, "two micro-batches are accepted")
+    until(lambda: held_by(world, "w1") == 2, "the rest is held")
     assert prefetch(world, "w1") > idle
     assert [get(result) for result in results[:128]] == [f"R({number})" for number in range(128)]
 
@@ -160,14 +160,19 @@ def test_a_message_that_kills_its_process_takes_no_other_with_it(world: World, o
     world.env["CANVAS_LINGER"] = "0.3"
     world.worker("w1", "prefork")
 
-    good = [ours.summ.delay(str(number)) for number in range(10)]
-    poison = ours.kills.delay("x")
-    good += [ours.summ.delay(str(number)) for number in range(10, 20)]
+    with events_of(world) as seen:
+        good = [ours.summ.delay(str(number)) for number in range(10)]
+        poison = ours.kills.delay("x")
+        good += [ours.summ.delay(str(number)) for number in range(10, 20)]
 
-    assert [get(result) for result in good] == [f"R({number})" for number in range(20)]
-    kind, text = failure(poison)
+        assert [get(result) for result in good] == [f"R({number})" for number in range(20)]
+        kind, text = failure(poison)
+        until(lambda: all("succeeded" in kinds(seen, one.id) for one in good), "the events came")
+
     assert kind == "KilledItsWorker"
     assert "killed its worker process 4 times" in text
+    # Handled twice, together and alone, they tell of it once: monitors count starts.
+    assert [kinds(seen, one.id).count("started") for one in good] == [1] * 20
 
 
 def test_calls_wait_in_the_queue_while_the_buffers_are_down(world: World, ours: Side) -> None:
@@ -302,7 +307,7 @@ def test_a_worker_that_dies_after_the_append_adds_nothing_twice(world: World, ou
 
     assert get(result) == "R(a)"
     ours.settle()
-    until(lambda: not world.redis.hlen("unacked"), "the message came back and is done", timeout=20)
+    until(lambda: not world.redis.hlen("unacked"), "the message came back and is done")
     assert world.redis.hlen(fake_runtime.SEEN) == 1
 
 
