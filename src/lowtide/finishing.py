@@ -75,7 +75,7 @@ def finish(
         else:
             error = outcome.exception().about(task=request.task, task_id=request.task_id)
             items.append(Resumption(request, error))
-    resumed = resume(rt.app, items, hostname, revoked=revoked)
+    resumed = resume(rt.app, items, hostname, revoked=revoked, may_write=claim.runs)
     failpoints.reach("deliver.resumed")
     # The next request of a generator is in its buffer before the answered one counts as done.
     rt.accept([each.next for each in resumed if each.next is not None])

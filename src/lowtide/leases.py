@@ -30,10 +30,12 @@ class Claim:
         token: Fences what is written for them; no other run has it.
         rows: The requests; those that others hold, or that have their outcome, are not among
             them.
+        runs: Whether the claim surely still runs. A process that stood still may have lost it.
     """
 
     token: str
     rows: Sequence[ClaimedRow]
+    runs: Callable[[], bool] = lambda: True
 
 
 @contextmanager
@@ -65,11 +67,19 @@ def claimed(rt: Runtime, batch_id: str, custom_ids: Collection[str]) -> Iterator
     """
     ttl = rt.settings.lease
     token = f"{rt.owner}:{uuid.uuid4().hex[:12]}"
-    claim = Claim(token, rt.ledger.claim(batch_id, custom_ids, token, ttl))
+    until = rt.clock.monotonic() + ttl
+    rows = rt.ledger.claim(batch_id, custom_ids, token, ttl)
     failpoints.reach("deliver.claimed")
-    ids = [row.custom_id for row in claim.rows]
-    with _renewed(lambda: rt.ledger.extend(ids, token, ttl), ttl, f"claim in {batch_id}"):
-        yield claim
+    ids = [row.custom_id for row in rows]
+
+    def extend() -> None:
+        nonlocal until
+        asked = rt.clock.monotonic()
+        if rt.ledger.extend(ids, token, ttl):
+            until = asked + ttl
+
+    with _renewed(extend, ttl, f"claim in {batch_id}"):
+        yield Claim(token, rows, lambda: rt.clock.monotonic() < until)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 from functools import cache, partial
 from importlib.resources import files
@@ -22,6 +23,7 @@ from celery.backends.redis import RedisBackend
 from kombu.exceptions import EncodeError
 
 from lowtide import failpoints
+from lowtide.errors import Superseded
 
 _SIZE = 200
 _RETRIES = 3
@@ -38,8 +40,9 @@ class OutcomePipe:
             nothing is sure then, and chord parts are not sure at all.
     """
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, may_write: Callable[[], bool] = lambda: True) -> None:
         self.trouble: Exception | None = None
+        self._may_write = may_write
         self._backend = app.backend
         self._pipes = isinstance(self._backend, RedisBackend)
         self._commands: list[tuple[Any, ...]] = []
@@ -80,17 +83,25 @@ class OutcomePipe:
         if self._commands:
             commands, self._commands = self._commands, []
             try:
+                self._check()
                 self._backend.ensure(self._execute, (commands,), max_retries=_RETRIES)
             except Exception as error:
                 self._commands = commands
                 self.trouble = error
                 raise
 
+    def _check(self) -> None:
+        """After a standstill somebody else may have stored the results: they are not ours then."""
+        if not self._may_write():
+            self.trouble = Superseded("The claim ran out before the results were stored.")
+            raise self.trouble
+
     def takes(self, backend: Any, state: str) -> bool:
         """Whether an outcome in `state` for `backend` goes into the pipe; flushes it if not."""
         if self._pipes and backend is self._backend and state == states.SUCCESS:
             return True
         self.flush()
+        self._check()
         return False
 
     def store(self, task_id: str, result: Any, traceback: Any, request: Context | None) -> None:

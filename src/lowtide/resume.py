@@ -7,7 +7,7 @@ share one pipeline, and events go out in groups, which makes it fast.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -89,6 +89,7 @@ def resume(
     hostname: str,
     *,
     revoked: Collection[str] = (),
+    may_write: Callable[[], bool] = lambda: True,
 ) -> list[Resumed]:
     """Ends tasks, or takes generators to their next request. One bad item never hurts another.
 
@@ -97,6 +98,7 @@ def resume(
         items: Requests with their outcomes; an item that is there twice is done once.
         hostname: The worker's node name, for results and events.
         revoked: Ids of tasks known to be revoked, where the result backend may not tell.
+        may_write: Asked before anything is stored: whether nobody else can have taken over.
 
     Returns:
         What became of each item, in their order.
@@ -112,7 +114,7 @@ def resume(
     ends: list[Resumed] = []
     sure = 0
     done: set[str] = set()
-    with OutcomePipe(app) as pipe:
+    with OutcomePipe(app, may_write) as pipe:
         for task in opened:
             if pipe.trouble is not None:
                 break
