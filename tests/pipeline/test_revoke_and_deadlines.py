@@ -28,7 +28,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     heard: dict[str, Any] = {}
 
     def resume(
-        _app: Any, items: list[Resumption], _hostname: str, *, revoked: Any = ()
+        _app: Any, items: list[Resumption], _hostname: str, *, revoked: Any = (), **_: Any
     ) -> list[Resumed]:
         ends = []
         for item in items:
