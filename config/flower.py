@@ -14,5 +14,5 @@ state_save_interval = 60_000  # milliseconds
 max_tasks = 100_000
 purge_offline_workers = 3600  # seconds
 natural_time = True
-# Batch tasks tell their lane as routing key. Their arguments are hidden unless a setting shows them.
+# Batch tasks tell their lane as routing key; arguments are hidden unless a setting shows them.
 tasks_columns = "name,state,uuid,args,routing_key,result,received,started,runtime,worker"
