@@ -83,7 +83,7 @@ def paid_once(stack: Compose, count: int) -> None:
 
 def outcomes(stack: Compose) -> dict[str, int]:
     """The ledger's requests by state."""
-    sql = "SELECT state, count(*) FROM requests GROUP BY state"
+    sql = "SELECT state, count(*) FROM lowtide_requests GROUP BY state"
     words = ["psql", "-U", "lowtide", "-d", "lowtide", "-At", "-F", " ", "-c", sql]
     said = stack.run("exec", "-T", "postgres", *words).decode()
     return {state: int(count) for state, count in (line.split() for line in said.splitlines())}
