@@ -6,11 +6,19 @@ import multiprocessing
 import resource
 import threading
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
 import psutil
 
 from benchmarks.cpu import MB
+
+
+def fresh(work: Callable[..., Any], *args: Any) -> Any:
+    """What `work(*args)` returns in a new process: apps and clients there know no other server."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as process:
+        return process.submit(work, *args).result()
 
 
 class Took(NamedTuple):

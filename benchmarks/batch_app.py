@@ -16,7 +16,7 @@ app.conf.update(
         "redis_url": f"{REDIS}/4",
         "home": os.environ.get("BENCH_HOME", "bench"),
         "max_wait": os.environ.get("BENCH_WAIT", "5s"),
-        "poll_min": "500ms",
+        "poll_min": os.environ.get("BENCH_POLL", "500ms"),
         "tick": "500ms",
     },
 )

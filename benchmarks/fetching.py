@@ -95,7 +95,8 @@ def fetching(path: str) -> Callable[[], None]:
 
     rt = runtime.of(app)
     lane = Lane("default", "/v1/chat/completions", "gpt-5-mini")
-    count = sum(1 for _ in Path(path).open("rb"))
+    with Path(path).open("rb") as file:
+        count = sum(1 for _ in file)
     rows = (
         NewRequest(custom_id=name(n), task_id=f"{n:036x}", task="bench", blob=b"x" * 200, tokens=1)
         for n in range(count)

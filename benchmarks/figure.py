@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,6 @@ class Figure:
     unit: str = "µs"
     more: bool = False
     note: str = ""
-    shown: str = field(default="")
 
     @property
     def values(self) -> list[float]:

@@ -27,9 +27,9 @@ def run(options: Options) -> Iterator[Figure]:
         [_DAY / _PEERS_INTERVAL],
         unit="calls",
     )
-    chance = random.Random(7)  # noqa: S311 - a simulation
+    chance = random.Random(7)
     strange, known = [], []
-    for _ in range(_BATCHES):
+    for _ in range(options.scaled(_BATCHES)):
         usual = chance.lognormvariate(8.5, 1.0)
         before = [usual * chance.lognormvariate(0, 0.15) for _ in range(20)]
         took = min(usual * chance.lognormvariate(0, 0.15), _DAY)

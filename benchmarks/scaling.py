@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 from benchmarks import accepting, whole
+from benchmarks.alone import fresh
 from benchmarks.figure import Figure
 from benchmarks.options import Options
 from benchmarks.stack import stack
@@ -17,8 +18,8 @@ _SIZE = 1_000
 def run(options: Options) -> Iterator[Figure]:
     """CPU of all workers for a call: what does not grow with their number scales with the cores."""
     some = texts(options.scaled(5_000), _SIZE)
-    accept = {count: _accept(count, some, options) for count in (1, 2, 4)}
-    end = {count: _whole(count, some, options) for count in (1, 2, 4)}
+    accept = {count: fresh(_accept, count, some, options) for count in (1, 2, 4)}
+    end = {count: fresh(_whole, count, some, options) for count in (1, 2, 4)}
     for what, took in (("accept", accept), ("from call to result, by `delay_many`", end)):
         for count in (2, 4):
             yield Figure(
