@@ -153,7 +153,7 @@ def test_a_backup_of_both_stores_brings_back_what_was_on_its_way(
     files = stack.volume("valkey", "-C", "/data", "-c", ".")
     stack.run("rm", "--force", "--stop", "valkey", "postgres", "migrate")
     docker("volume", "rm", f"{stack.project}_valkey", f"{stack.project}_postgres")
-    stack.up("--no-build", "--no-start", "valkey", "postgres")
+    stack.run("up", "--no-build", "--no-start", "valkey", "postgres")
     stack.volume("valkey", "-C", "/data", "-x", stdin=files)
     stack.up("--no-build", "postgres")
     stack.healthy("postgres")
