@@ -24,7 +24,8 @@ class Lane:
     @property
     def key(self) -> str:
         """The lane as one string without braces or blanks, such as
-        "default:/v1/chat/completions:gpt-5-mini"."""
+        "default:/v1/chat/completions:gpt-5-mini".
+        """
         return _key(self.account, self.endpoint, self.model)
 
     @classmethod

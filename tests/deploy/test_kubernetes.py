@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
-ALL = [
-    pytest.param(made, id=f"{path.stem}-{made['kind']}-{made['metadata']['name']}")
+MADE: dict[str, Any] = {
+    f"{path.stem}-{made['kind']}-{made['metadata']['name']}": made
     for path in sorted(FOLDER.glob("*.yaml"))
     if path.name != "kustomization.yaml"
     for made in yaml.safe_load_all(path.read_text())
-]
+}
 OF_KEDA = {
     "ScaledObject": {
         "scaleTargetRef": {"name": str},
@@ -36,7 +36,7 @@ METADATA_OF_TRIGGER = {
 }
 
 
-@pytest.mark.parametrize("made", ALL)
+@pytest.mark.parametrize("made", MADE.values(), ids=MADE)
 def test_it_fits_its_schema(made: dict[str, Any]) -> None:
     if made["apiVersion"].startswith("keda.sh/"):
         assert_shape(made["spec"], OF_KEDA[made["kind"]], made["kind"])
@@ -45,7 +45,7 @@ def test_it_fits_its_schema(made: dict[str, Any]) -> None:
 
 
 def test_a_misspelt_field_is_found() -> None:
-    broken: dict[str, Any] = next(p.values[0] for p in ALL if p.values[0]["kind"] == "Deployment")
+    broken: dict[str, Any] = next(one for one in MADE.values() if one["kind"] == "Deployment")
     broken = {**broken, "spec": {**broken["spec"], "replica": 2}}
 
     with pytest.raises(kubernetes_validate.ValidationError):
@@ -62,7 +62,7 @@ def test_every_file_is_applied_but_the_secrets_example() -> None:
 
 
 def test_what_is_scaled_and_what_is_named_exists() -> None:
-    made = [p.values[0] for p in ALL]
+    made = list(MADE.values())
     names = {(one["kind"], one["metadata"]["name"]) for one in made}
     scaled = [
         one["spec"]["scaleTargetRef"]["name"] for one in made if one["kind"] == "ScaledObject"
@@ -80,7 +80,7 @@ def test_what_is_scaled_and_what_is_named_exists() -> None:
 
 def test_it_scales_on_metrics_that_there_are() -> None:
     told = (FOLDER.parents[1] / "src/lowtide/metrics.py").read_text()
-    for trigger in triggers([p.values[0] for p in ALL]):
+    for trigger in triggers(list(MADE.values())):
         if trigger["type"] == "prometheus":
             name = trigger["metadata"]["query"].partition("lowtide_")[2]
             name = name.partition("{")[0].partition(")")[0]
