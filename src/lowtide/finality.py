@@ -50,17 +50,32 @@ def _final(backend: Any, ids: list[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def repeat(task: Any, context: Context, meta: dict[str, Any]) -> Literal["SKIPPED", "REVOKED"]:
+def repeat(
+    task: Any, context: Context, meta: dict[str, Any]
+) -> Literal["SKIPPED", "REVOKED", "AGAIN"]:
     """Tells a chord again what its member's final result is.
 
     It may not know: a revoke of a waiting task tells no chord, and a worker may have died after
     it stored the result. Only Redis takes a part twice without counting it twice.
+
+    Returns:
+        "AGAIN" while a worker is about to send the chord's body: it may be the one that died,
+        and only when its claim is over can another send it.
     """
+    if context.chord and _is_claimed(task.backend, context):
+        return "AGAIN"
     was_revoked = meta["status"] == states.REVOKED
     if context.chord and (was_revoked or isinstance(task.backend, RedisBackend)):
         result = TaskRevokedError("revoked") if was_revoked else meta["result"]
         task.backend.on_chord_part_return(context, meta["status"], result)
     return "REVOKED" if was_revoked else "SKIPPED"
+
+
+def _is_claimed(backend: Any, context: Context) -> bool:
+    """Whether some worker has claimed the sending of the chord's body, and has not done it."""
+    if not isinstance(backend, RedisBackend) or not context.group:
+        return False
+    return backend.client.get(backend.get_key_for_group(context.group, ".c")) not in (None, b"done")
 
 
 def revoke(task: Any, context: Context) -> None:
