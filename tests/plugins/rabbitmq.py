@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from lowtide.embedded import _die_with_parent
+
 _NAMES = itertools.count(1)
 _PATIENCE = 90.0
 
@@ -46,15 +48,22 @@ class RabbitServer:
             "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
             "RABBITMQ_LOG_BASE": str(self.folder / "log"),
             "RABBITMQ_PID_FILE": str(self.folder / "pid"),
-            # An Erlang node registers with epmd; a server of our own dies with ours alone.
             "ERL_EPMD_PORT": str(_free_port()),
             # Two schedulers, and none of them spinning while it has nothing to do.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
         }
         self._process: subprocess.Popen[bytes] | None = None
+        self._epmd: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Starts the server; returns when it takes connections."""
+        # Were it started by the server, it would be a daemon that outlives it.
+        self._epmd = subprocess.Popen(
+            ["epmd"],
+            env=self._env,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=_die_with_parent(),  # noqa: PLW1509 - it takes no lock
+        )
         self._process = subprocess.Popen(
             [_program("rabbitmq-server")],
             env=self._env,
@@ -62,6 +71,7 @@ class RabbitServer:
             stdout=(self.folder / "out").open("ab"),
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_die_with_parent(),  # noqa: PLW1509 - it takes no lock
         )
         end = time.monotonic() + _PATIENCE
         while not _listens(self.port):
@@ -96,9 +106,9 @@ class RabbitServer:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(_PATIENCE)
-        epmd = {"PATH": self._env["PATH"], "ERL_EPMD_PORT": self._env["ERL_EPMD_PORT"]}
-        with contextlib.suppress(OSError):
-            subprocess.run(["epmd", "-kill"], env=epmd, capture_output=True)
+        if self._epmd is not None:
+            self._epmd.kill()
+            self._epmd.wait(_PATIENCE)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
