@@ -23,6 +23,7 @@ from worker.demo.texts import Description
 from worker.stack import Plan
 from worker.supervisor import Supervisor
 
+_BOOKED_WITHIN = 30.0
 _PATIENCE = 120.0
 Calls = dict[str, AsyncResult]
 """The result to come by package."""
@@ -104,15 +105,21 @@ def _make(
 def _follow(
     runtime: Runtime, calls: Calls, plan: Plan, supervisor: Supervisor, progress: Progress
 ) -> None:
-    """Shows how far the calls are until each has a result."""
+    """Shows how far the calls are until each has a result and is booked."""
     turnaround = plan.turnaround if plan.simulated else None
     waiting = list(calls)
     before, changed = None, time.monotonic()
-    while waiting:
+    booked_by: float | None = None
+    while True:
         supervisor.wait(0.25 if plan.simulated else 2.0)
         waiting = [package for package in waiting if not calls[package].ready()]
         now = read(runtime, len(calls), turnaround)
         progress.show(now)
+        if not waiting:
+            # A result is there a moment before the ledger notes what it cost.
+            booked_by = booked_by or time.monotonic() + _BOOKED_WITHIN
+            if now.stages[-1].requests >= now.total or time.monotonic() > booked_by:
+                return
         if now.stages != before:
             before, changed = now.stages, time.monotonic()
         elif plan.simulated and time.monotonic() - changed > _PATIENCE:
