@@ -67,7 +67,7 @@ class BatchTask(Task):
     deadline: str | float | None = None
     postprocess: Callable[[Answer], Any] | None = None
     micro_batch = 64
-    linger = 0.01
+    linger = 0.05
 
     build: Callable[..., Any]
 
