@@ -223,6 +223,31 @@ class Machine(RuleBasedStateMachine):
         remote = data.draw(st.sampled_from(self.provider.running()))
         self.provider.run(remote, fates, status)
 
+    @rule(
+        rounds=st.integers(1, 6),
+        fates=st.lists(st.sampled_from(["answered", "failed", "silent"]), min_size=1, max_size=4),
+    )
+    def goes_on(self, rounds: int, fates: list[str]) -> None:
+        """Replicas and provider work for a while, with whatever is planned to go wrong."""
+        for _ in range(rounds):
+            self.clock.advance(31.0)
+            for remote in self.provider.running():
+                self.provider.run(remote, fates, "completed")
+            self.tick()
+            for _ in range(len(self.rt.messages)):
+                self._take(0)
+
+    @rule(
+        place=st.sampled_from(PLACES),
+        how=st.sampled_from(["done", "answer lost", "request lost", "late"]),
+        count=st.integers(1, 7),
+    )
+    def a_batch_meets(self, place: str, how: str, count: int) -> None:
+        """One crash and one create that goes wrong, on the way of a batch of its own."""
+        self.call(count, 1)
+        self.provider.creating, self.dies_at = how, place
+        self.goes_on(4, ["answered"])
+
     # ---- what goes wrong
     @rule(place=st.sampled_from(PLACES))
     def next_process_dies_at(self, place: str) -> None:
