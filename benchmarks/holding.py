@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,7 +29,7 @@ def run(options: Options) -> Iterator[Figure]:
     """On a Valkey of its own, by the server's own clocks and counters."""
     with stack(simulator=False) as running:
         yield _bytes(running.client(0), options)
-        yield from _waiting(running.client(1), options)
+        yield from _waiting(running.client(1), running.client(2), options)
 
 
 def request(number: int, text: str, model: str = "gpt-5-mini") -> Request:
@@ -59,21 +58,22 @@ def _bytes(redis: Redis, options: Options) -> Figure:
     return Figure(name, "the body", 0.5, held, bodies, unit="bytes")
 
 
-def _waiting(redis: Redis, options: Options) -> Iterator[Figure]:
-    """The server's time for one call, with 1,000 waiting and with a million."""
+def _waiting(quiet: Redis, busy: Redis, options: Options) -> Iterator[Figure]:
+    """The server's time for one call, with 1,000 waiting and with a million, in turn."""
     few, many = 1_000, options.scaled(1_000_000)
     settings = Settings(max_requests=100_000, max_bytes=200_000_000, max_tokens=10**12)
-    redis.flushdb()
-    steps = {"append of 64 requests": _append, "seal": _seal, "tick": _tick}
-    _fill(redis, settings, few)
-    small = {name: step(redis, settings) for name, step in steps.items()}
-    redis.flushdb()
-    _fill(redis, settings, many)
-    large = {name: step(redis, settings) for name, step in steps.items()}
-    redis.flushdb()
-    for name in steps:
+    _fill(quiet, settings, few)
+    _fill(busy, settings, many)
+    for name, make in (("append of 64 requests", _append), ("seal", _seal), ("tick", _tick)):
+        small, large = make(quiet, settings), make(busy, settings)
+        theirs, ours = [], []
+        for part in range(1 + 2 * options.rounds):
+            theirs.append(_timed(quiet, small, part))
+            ours.append(_timed(busy, large, part))
         what = f"{name} with {many:,} requests waiting, server time"
-        yield Figure(what, f"with {few:,} waiting", 1.1, large[name], small[name])
+        yield Figure(what, f"with {few:,} waiting", 1.1, ours[1:], theirs[1:])
+    quiet.flushdb()
+    busy.flushdb()
 
 
 def _fill(redis: Redis, settings: Settings, count: int) -> None:
@@ -85,7 +85,7 @@ def _fill(redis: Redis, settings: Settings, count: int) -> None:
         buffer.append(Request(f"{n}.0.0", n, "t", lane, b"{}", b"", 1) for n in names)
 
 
-def _append(redis: Redis, settings: Settings) -> list[float]:
+def _append(redis: Redis, settings: Settings) -> Callable[[int], object]:
     buffer = Buffer(redis, settings, SystemClock())
     lane = Lane("default", "/v1/chat/completions", "model-0")
 
@@ -93,10 +93,10 @@ def _append(redis: Redis, settings: Settings) -> list[float]:
         names = [f"f{number:07x}-0000-4000-8000-{n:012x}" for n in range(_APPEND)]
         buffer.append([Request(f"{n}.0.0", n, "t", lane, b"{}", b"", 1) for n in names])
 
-    return _timed(redis, once)
+    return once
 
 
-def _seal(redis: Redis, settings: Settings) -> list[float]:
+def _seal(redis: Redis, settings: Settings) -> Callable[[int], object]:
     buffer = Buffer(redis, settings, SystemClock())
     lane = Lane("default", "/v1/chat/completions", "sealed")
 
@@ -106,23 +106,20 @@ def _seal(redis: Redis, settings: Settings) -> list[float]:
         redis.config_resetstat()
         buffer.seal(lane.key, only_if_due=False)
 
-    return _timed(redis, once)
+    return once
 
 
-def _tick(redis: Redis, settings: Settings) -> list[float]:
+def _tick(redis: Redis, settings: Settings) -> Callable[[int], object]:
     timers = Timers(redis, settings)
-    return _timed(redis, lambda _: timers.claim(100, 60.0))
+    return lambda _: timers.claim(100, 60.0)
 
 
-def _timed(redis: Redis, once: Callable[[int], object]) -> list[float]:
-    """Microseconds of the server's time, five medians of forty runs each."""
-    found = []
-    for part in range(5):
-        took = []
-        for number in range(40):
-            redis.config_resetstat()
-            once(part * 40 + number)
-            stats: dict[str, Any] = redis.info("commandstats")
-            took.append(float(stats["cmdstat_evalsha"]["usec"]))
-        found.append(statistics.median(took))
-    return found
+def _timed(redis: Redis, once: Callable[[int], object], part: int) -> float:
+    """Microseconds of the server's time for one call: the least of twenty, others being busy."""
+    took = []
+    for number in range(20):
+        redis.config_resetstat()
+        once(part * 20 + number)
+        stats: dict[str, Any] = redis.info("commandstats")
+        took.append(float(stats["cmdstat_evalsha"]["usec"]))
+    return min(took)
