@@ -15,7 +15,7 @@ from tests.redis_side.support import START
 
 
 def settings(**values: Any) -> Settings:
-    return Settings.model_construct(**{**Settings.model_construct().model_dump(), **values})
+    return Settings.model_construct(**values)
 
 
 @pytest.fixture

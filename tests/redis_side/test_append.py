@@ -227,7 +227,7 @@ def test_thresholds_of_a_lane_go_before_the_general_ones(make_buffer: MakeBuffer
 
 @pytest.mark.parametrize(
     ("deadline", "due"),
-    [(START + 20, START + 20), (START + 600, START + 60), (START - 5, START)],
+    [(START + 20, START + 7.5), (START + 600, START + 60), (START - 5, START)],
     ids=["earlier", "later", "past"],
 )
 def test_a_deadline_pulls_the_timer_in(
