@@ -3,7 +3,8 @@
 kombu's transport pops a message and notes in a second step that it is not acknowledged yet. A
 worker that is killed in between, or whose connection breaks, takes the message with it. Here one
 script does both. Switched on by `app.conf.broker_transport = "lowtide.broker:Transport"`; queues
-and messages are those of kombu's transport, so workers with and without it can be mixed.
+and messages are those of kombu's transport, so workers with and without it can be mixed. Behind
+Sentinel it is `"lowtide.broker:SentinelTransport"`.
 """
 
 from __future__ import annotations
@@ -24,34 +25,43 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 _Channel: Any = kombu_redis.Channel
 _decoded: Any = bytes_to_str
 _message: Any = loads
-# A script cannot wait, so an idle consumer looks again after this, in seconds.
+_SentinelChannel: Any = kombu_redis.SentinelChannel
+_Mixin: Any = object
+# A script cannot wait. So an idle consumer waits at one of its queues for as long as this, in
+# seconds, and then looks at all of them again.
 _IDLE = 0.2
 
 
-class Channel(_Channel):
-    """Takes messages by script; all else is kombu's."""
+class _Takes(_Mixin):
+    """Takes messages by script; all else is the channel's that this is mixed into."""
 
-    _idle = False
     _asked: Sequence[str] = ()
+    _waits = 0
+    _may_wait = False
 
     def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's own
         queues = self._queue_cycle.consume(len(self.active_queues))
         if not queues:
             return
-        command: list[Any]
-        if self._idle:
-            self._asked = ()
-            command = ["BRPOP", f"{self._named(self.unacked_key)}_idle", _IDLE]
-        else:
-            self._asked = [
-                self._q_for_pri(queue, pri) for pri in self.priority_steps for queue in queues
-            ]
-            names = [self.unacked_key, self.unacked_index_key, *self._asked]
-            command = ["EVAL", _script(), len(names), *map(self._named, names), repr(time())]
-        self._idle = False
+        self._asked = () if self._may_wait else self._by_priority(queues)
+        command = self._take() if self._asked else self._wait(queues)
+        self._may_wait = False
         self._in_poll = self.client.connection
         self._brpop_sent_at = monotonic()
         self.client.connection.send_command(*command)
+
+    def _by_priority(self, queues: Sequence[str]) -> list[str]:
+        return [self._q_for_pri(queue, step) for step in self.priority_steps for queue in queues]
+
+    def _take(self) -> list[Any]:
+        names = [self.unacked_key, self.unacked_index_key, *self._asked]
+        return ["EVAL", _script(), len(names), *map(self._named, names), repr(time())]
+
+    def _wait(self, queues: Sequence[str]) -> list[Any]:
+        # Nothing is taken: the next message goes back to where it was, in one step.
+        queue = self._named(queues[self._waits % len(queues)])
+        self._waits += 1
+        return ["BLMOVE", queue, queue, "RIGHT", "RIGHT", _IDLE / len(queues)]
 
     def _brpop_read(self, **options: Any) -> bool:
         try:
@@ -61,8 +71,8 @@ class Channel(_Channel):
                 # The next round connects again.
                 self.client.connection.disconnect()
                 raise
-            if not found:
-                self._idle = bool(self._asked)
+            if not self._asked or not found:
+                self._may_wait = bool(self._asked)
                 raise Empty
             queue = self._asked[found[0]].rsplit(self.sep, 1)[0]
             self._queue_cycle.rotate(queue)
@@ -83,10 +93,24 @@ class Channel(_Channel):
         return f"{self.global_keyprefix}{key}"
 
 
+class Channel(_Takes, _Channel):
+    """A channel of Redis."""
+
+
+class SentinelChannel(_Takes, _SentinelChannel):
+    """A channel of Redis behind Sentinel."""
+
+
 class Transport(kombu_redis.Transport):
     """kombu's Redis transport with the channel above."""
 
     Channel = Channel
+
+
+class SentinelTransport(kombu_redis.SentinelTransport):
+    """The same behind Sentinel."""
+
+    Channel = SentinelChannel
 
 
 @cache

@@ -1,0 +1,134 @@
+"""Redis as a broker: no message is lost with the consumer that was about to take it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from kombu import Connection, Consumer, Queue
+from redis import Redis
+
+from lowtide import broker
+
+pytestmark = pytest.mark.leaves_keys("*")
+QUEUES = [Queue("first", routing_key="first"), Queue("second", routing_key="second")]
+
+
+@pytest.fixture
+def connection(redis_url: str) -> Iterator[Connection]:
+    with Connection(redis_url, transport="lowtide.broker:Transport") as opened:
+        yield opened
+
+
+def send(connection: Connection, queue: Queue, *bodies: str, priority: int = 0) -> None:
+    producer = connection.Producer()
+    for body in bodies:
+        producer.publish(
+            body, routing_key=queue.name, declare=[queue], priority=priority, serializer="json"
+        )
+
+
+def drain(connection: Connection, take: int, *, ack: bool = True) -> list[str]:
+    """Bodies of the next `take` messages, as a worker's event loop gets them."""
+    got: list[str] = []
+
+    def keep(body: str, message: Any) -> None:
+        got.append(body)
+        if ack:
+            message.ack()
+
+    with Consumer(connection.channel(), QUEUES, callbacks=[keep], prefetch_count=100):
+        deadline = time.monotonic() + 20
+        while len(got) < take and time.monotonic() < deadline:
+            connection.drain_events(timeout=20)
+    return got
+
+
+def test_messages_of_all_queues_come_once_each(connection: Connection, redis: Redis) -> None:
+    send(connection, QUEUES[0], "a", "b")
+    send(connection, QUEUES[1], "c")
+
+    assert sorted(drain(connection, 3)) == ["a", "b", "c"]
+    assert redis.hlen("unacked") == redis.zcard("unacked_index") == 0
+    assert redis.llen("first") == redis.llen("second") == 0
+
+
+def test_urgent_ones_come_first(connection: Connection) -> None:
+    send(connection, QUEUES[0], "late", priority=9)
+    send(connection, QUEUES[0], "soon", priority=0)
+
+    assert drain(connection, 2) == ["soon", "late"]
+
+
+def test_a_message_is_never_in_neither_place(connection: Connection, redis: Redis) -> None:
+    send(connection, QUEUES[0], "a")
+    channel = connection.channel()
+    channel.basic_consume("first", no_ack=False, callback=lambda _: None, consumer_tag="t")
+
+    # The consumer asks and dies before it reads the answer.
+    channel.client.connection = channel.client.connection_pool.get_connection()
+    channel._brpop_start()
+    channel.client.connection.can_read(timeout=5)
+    channel.client.connection.disconnect()
+
+    assert redis.llen("first") == 0
+    assert redis.hlen("unacked") == redis.zcard("unacked_index") == 1
+
+
+def test_what_a_dead_consumer_had_is_given_to_another(redis_url: str) -> None:
+    options = {"visibility_timeout": 0, "unacked_restore_limit": None}
+    with Connection(redis_url, transport="lowtide.broker:Transport") as dead:
+        send(dead, QUEUES[0], "a")
+        assert drain(dead, 1, ack=False) == ["a"]
+        dead.default_channel.qos._dirty.clear()
+        with Connection(
+            redis_url, transport="lowtide.broker:Transport", transport_options=options
+        ) as other:
+            other.channel().qos.restore_visible()
+
+            assert drain(other, 1) == ["a"]
+
+
+def test_an_idle_consumer_waits_at_each_queue_and_takes_nothing_by_waiting(
+    connection: Connection, redis: Redis
+) -> None:
+    channel = connection.channel()
+    for queue in QUEUES:
+        queue(channel).declare()
+        channel.basic_consume(
+            queue.name, no_ack=False, callback=lambda _: None, consumer_tag=queue.name
+        )
+    channel.client.connection = channel.client.connection_pool.get_connection()
+
+    def turn() -> str:
+        channel._brpop_start()
+        asked = "take" if channel._asked else "wait"
+        try:
+            channel._brpop_read()
+        except broker.Empty:
+            return asked
+        return f"{asked}n"
+
+    assert [turn() for _ in range(4)] == ["take", "wait", "take", "wait"]
+    send(connection, QUEUES[0], "a")
+    assert turn() == "taken"
+    assert turn() == "take"
+    send(connection, QUEUES[1], "b")
+    # Wherever it waits, the message stays in its queue until it is taken by the script.
+    assert turn() == "wait"
+    assert redis.llen("second") == 1
+    assert turn() == "taken"
+    assert redis.llen("second") == 0
+
+
+def test_workers_with_kombus_own_transport_share_the_queues(redis_url: str) -> None:
+    with (
+        Connection(redis_url) as plain,
+        Connection(redis_url, transport="lowtide.broker:Transport") as ours,
+    ):
+        send(plain, QUEUES[0], "a")
+        assert drain(ours, 1) == ["a"]
+        send(ours, QUEUES[1], "b")
+        assert drain(plain, 1) == ["b"]
