@@ -1,7 +1,7 @@
 """The errors that a user of lowtide meets: one small tree.
 
 Each is rebuilt on the client by Celery from its `args`, so `args` hold all it knows:
-a message for people and a flat dict of details for programs.
+a message for people and a dict of details for programs, JSON values alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class LowtideError(Exception):
     Args:
         message: One line: what happened, to what, what to do.
         details: JSON values for programs. Usual keys: `task`, `task_id`, `lane`, `batch`
-            (the provider's batch id), `code`, `param`, `status`, `attempts`.
+            (the provider's batch id), `code`, `param`, `status`, `attempts`, `text`.
     """
 
     def __init__(self, message: str, details: dict[str, Any] | None = None) -> None:
@@ -24,6 +24,10 @@ class LowtideError(Exception):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+    def __repr__(self) -> str:
+        # Without the details: they may hold what a model wrote, and reprs end in logs.
+        return f"{type(self).__name__}({self.message!r})"
 
     @property
     def message(self) -> str:
@@ -39,6 +43,16 @@ class LowtideError(Exception):
     def param(self) -> str | None:
         """The request parameter that the provider complained of, when it named one."""
         return self.details.get("param")
+
+    @property
+    def attempts(self) -> list[dict[str, Any]]:
+        """What was tried before it failed, oldest first; empty where it was tried once.
+
+        Each has `at` (UTC, ISO 8601), `code` and `message`; where a batch was sent also `batch`
+        (lowtide's id), `provider_batch` and `status` (HTTP).
+        """
+        found = self.details.get("attempts")
+        return list(found) if isinstance(found, list) else []
 
     def about(self, **details: Any) -> LowtideError:
         """The same error with more details; what is known already stays."""

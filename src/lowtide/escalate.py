@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from celery.utils.log import get_logger
 
+from lowtide import attempts
 from lowtide.errors import LowtideError, ProviderError, RequestRejected
 from lowtide.finishing import Tier, finish
 from lowtide.leases import Claim, claimed
@@ -91,14 +92,21 @@ def _may_spend(rt: Runtime) -> bool:
 
 def _give_up(rt: Runtime, batch: BatchRow, claim: Claim, hostname: str) -> None:
     """The deadline passed without an answer."""
+    if not claim.rows:
+        return
     details = {"lane": batch.lane, "batch": batch.provider_batch_id}
     message = "The call's deadline passed before its batch was answered."
+    earlier = rt.ledger.attempts([row.custom_id for row in claim.rows])
     failed = {
-        row.custom_id: Failed(row.custom_id, "DeadlineExceeded", message, details)
+        row.custom_id: Failed(
+            row.custom_id,
+            "DeadlineExceeded",
+            message,
+            {**details, "attempts": attempts.told(earlier.get(row.custom_id, []))},
+        )
         for row in claim.rows
     }
-    if failed:
-        finish(rt, batch, claim, found=failed, hostname=hostname)
+    finish(rt, batch, claim, found=failed, hostname=hostname)
 
 
 def _ask_all(

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from celery.utils.log import get_logger
 
-from lowtide import failpoints, limits, prices, results
+from lowtide import attempts, failpoints, limits, prices, results
 from lowtide.decide import backoff, halves
 from lowtide.leases import held
-from lowtide.ledger import BatchState
+from lowtide.ledger import Attempt, BatchState
 from lowtide.moving import move
 from lowtide.outcomes import Answered, Failed, SliceWriter
 from lowtide.pipeline import Next
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 _SLICE_TTL = 3600.0
+_TOGETHER = 500
 _FETCHABLE = (BatchState.ENDED, BatchState.FETCHED)
 # Reasons of the provider for not having run a request at all within its window.
 _NOT_RUN = frozenset({"expired", "cancelled"})
@@ -45,7 +46,8 @@ class Settling:
 
     Attributes:
         left: custom_ids that nothing is known about yet.
-        again: custom_id → why it is to be sent again.
+        again: custom_id → why it has no answer: it is to be sent again.
+        exhausted: The same for those that were sent as often as they may be.
         odd: What was read and left aside, and how often.
         late: custom_id → cost of answers that were not waited for.
     """
@@ -56,7 +58,8 @@ class Settling:
     attempt: int
     left: set[str]
     writer: SliceWriter
-    again: dict[str, str] = field(default_factory=dict)
+    again: dict[str, results.Again] = field(default_factory=dict)
+    exhausted: dict[str, results.Again] = field(default_factory=dict)
     odd: Counter[str] = field(default_factory=Counter)
     late: dict[str, float | None] = field(default_factory=dict)
 
@@ -64,24 +67,33 @@ class Settling:
         """Details that every error of this batch carries."""
         return {"lane": self.batch.lane, "batch": self.batch.provider_batch_id}
 
+    def answer(self, seen: results.Seen) -> None:
+        """The request has its answer."""
+        self.left.discard(seen.custom_id)
+        self.writer.add(Answered(*seen))
+
     def fail(self, custom_id: str, error: str, message: str, details: Mapping[str, Any]) -> None:
         """The request failed for good."""
         self.left.discard(custom_id)
         known = {key: value for key, value in details.items() if value is not None}
         self.writer.add(Failed(custom_id, error, message, {**self.about(), **known}))
 
-    def retry(self, custom_id: str, code: str) -> None:
+    def retry(self, custom_id: str, why: results.Again) -> None:
         """The request failed for now; at its last attempt for good."""
-        if self.attempt < self.rt.settings.max_attempts:
-            self.left.discard(custom_id)
-            self.again[custom_id] = code
-            return
-        error = "RequestExpired" if code in _NOT_RUN else "AttemptsExhausted"
-        message = (
-            f"The request was sent {self.attempt} times without an answer; the last time the "
-            f"provider said: {code}."
+        self.left.discard(custom_id)
+        last = self.attempt >= self.rt.settings.max_attempts
+        (self.exhausted if last else self.again)[custom_id] = why
+
+    def attempted(self, why: results.Again) -> Attempt:
+        """This attempt, as it is remembered."""
+        return Attempt(
+            at=self.batch.ended_at or self.rt.clock.now(),
+            batch_id=self.batch.id,
+            provider_batch_id=self.batch.provider_batch_id,
+            status=why.status,
+            code=why.code or why.reason,
+            message=why.message or None,
         )
-        self.fail(custom_id, error, message, {"code": code, "attempts": self.attempt})
 
 
 def fetch(rt: Runtime, batch_id: str) -> Next | None:
@@ -106,6 +118,7 @@ def fetch(rt: Runtime, batch_id: str) -> Next | None:
             rt, lease, batch, rt.ledger.attempt(batch_id), rt.ledger.ids(batch_id), writer
         )
         _HOW.get(str(batch.provider_status), _from_files)(settling)
+        _exhaust(settling)
         writer.flush()
         rt.ledger.book_waste(batch_id, settling.late)
         _send_again(settling)
@@ -131,12 +144,17 @@ def _from_files(settling: Settling) -> None:
                 failpoints.reach("fetch.downloaded")
                 _read(settling, path)
     ended = str(batch.provider_status)
+    unsaid = results.Again(ended if ended in _NOT_RUN else "missing", None, "")
     for custom_id in list(settling.left):
-        settling.retry(custom_id, ended if ended in _NOT_RUN else "missing")
+        settling.retry(custom_id, unsaid)
 
 
 def _read(settling: Settling, path: Path) -> None:
     for line in results.read_lines(path):
+        seen = results.glance(line, settling.batch.endpoint)
+        if seen is not None and seen.custom_id in settling.left:
+            settling.answer(seen)
+            continue
         parsed = results.parse_line(line)
         if parsed is None:
             settling.odd["unreadable"] += 1
@@ -160,14 +178,9 @@ def _note_late(settling: Settling, line: results.Line) -> None:
 def _settle(settling: Settling, line: results.Line) -> None:
     match line.outcome:
         case results.Answered() as answered:
-            settling.left.discard(line.custom_id)
-            settling.writer.add(
-                Answered(
-                    line.custom_id,
-                    answered.status_code,
-                    orjson.dumps(answered.body),
-                    answered.request_id,
-                )
+            body = orjson.dumps(answered.body)
+            settling.answer(
+                results.Seen(line.custom_id, answered.status_code, body, answered.request_id)
             )
         case results.Rejected() as rejected:
             settling.fail(
@@ -177,7 +190,7 @@ def _settle(settling: Settling, line: results.Line) -> None:
                 {"code": rejected.code, "param": rejected.param, "status": rejected.status},
             )
         case results.Again() as again:
-            settling.retry(line.custom_id, again.reason)
+            settling.retry(line.custom_id, again)
 
 
 def _failed_validation(settling: Settling) -> None:
@@ -245,12 +258,27 @@ def _rejected(settling: Settling) -> None:
         settling.fail(custom_id, "BatchFailed", message, {})
 
 
+def _exhaust(settling: Settling) -> None:
+    """Fails what was sent as often as it may be, with the list of all its attempts."""
+    every = list(settling.exhausted)
+    for start in range(0, len(every), _TOGETHER):
+        ids = every[start : start + _TOGETHER]
+        earlier = settling.rt.ledger.attempts(ids)
+        for custom_id in ids:
+            why = settling.exhausted[custom_id]
+            made = [*earlier.get(custom_id, []), settling.attempted(why)]
+            error = "RequestExpired" if why.reason in _NOT_RUN else "AttemptsExhausted"
+            message = f"The request was sent {settling.attempt} times without an answer"
+            details = {"code": why.reason, "status": why.status, "attempts": attempts.told(made)}
+            settling.fail(custom_id, error, f"{message}: {attempts.line(made)}.", details)
+
+
 def _send_again(settling: Settling) -> None:
     """Moves what failed for now into a new batch, to be sent after a wait."""
     if not settling.again:
         return
     rt = settling.rt
-    reasons = Counter(settling.again.values())
+    reasons = Counter(why.reason for why in settling.again.values())
     reason = ", ".join(f"{code} ({count})" for code, count in reasons.most_common(3))
     new_id = move(
         rt,
@@ -259,7 +287,7 @@ def _send_again(settling: Settling) -> None:
         list(settling.again),
         reason=reason,
         wait=backoff(settling.attempt, rt.settings.retry_delay),
-        tried=True,
+        failed={name: settling.attempted(why) for name, why in settling.again.items()},
     )
     failpoints.reach("fetch.requeued")
     if new_id is not None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lowtide.ledger import BatchState
 from lowtide.request import unpack
 
 if TYPE_CHECKING:
-    from lowtide.ledger import BatchRow, Lease
+    from lowtide.ledger import Attempt, BatchRow, Lease
     from lowtide.runtime import Runtime
 
 
@@ -21,21 +21,27 @@ def move(
     *,
     reason: str,
     wait: float = 0.0,
-    tried: bool = False,
+    failed: Mapping[str, Attempt] | None = None,
 ) -> str | None:
     """Moves requests into a new batch, which is sent after `wait` seconds.
 
     Args:
         custom_ids: Which; those that have an outcome by now stay.
         reason: Why, for people.
-        tried: Whether the provider ran the batch, so that it counts as an attempt.
+        failed: custom_id → how it failed, where the provider ran the batch: this counts as an
+            attempt then, and is remembered.
 
     Returns:
         The new batch's id, None if nothing was left to move.
     """
     at = rt.clock.now() + wait
     new_id = rt.ledger.requeue(
-        lease, custom_ids, reason=reason, not_before=at if wait else None, tried=tried
+        lease,
+        custom_ids,
+        reason=reason,
+        not_before=at if wait else None,
+        tried=failed is not None,
+        failed=failed,
     )
     if new_id is None:
         return None

@@ -224,7 +224,7 @@ def test_lines_that_failed_in_passing(peers: Peers, params: dict[str, Any]) -> N
     assert run.batches() == 2
 
 
-def test_lines_that_never_succeed_fail_with_the_number_of_attempts(peers: Peers) -> None:
+def test_lines_that_never_succeed_fail_with_the_list_of_attempts(peers: Peers) -> None:
     run = Run(peers)
     peers.steering.add_fault("line_error", match=run.faulty, status=500)
 
@@ -235,7 +235,15 @@ def test_lines_that_never_succeed_fail_with_the_number_of_attempts(peers: Peers)
     ]
     failed = [answers[n] for n in FAULTY]
     assert all(isinstance(error, AttemptsExhausted) for error in failed)
-    assert {error.details["attempts"] for error in failed} == {peers.rt.settings.max_attempts}
+    for error in failed:
+        assert len(error.attempts) == peers.rt.settings.max_attempts
+        assert {(each["status"], each["code"]) for each in error.attempts} == {
+            (500, "server_error")
+        }
+        batches = [each["provider_batch"] for each in error.attempts]
+        assert len(set(batches)) == len(batches)
+        assert all(batch in error.message for batch in batches)
+        assert "\n" not in error.message
     assert run.payments() == [0 if n in FAULTY else 1 for n in range(COUNT)]
 
 

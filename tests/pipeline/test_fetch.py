@@ -152,7 +152,18 @@ def test_a_request_that_never_gets_an_answer_fails_after_its_last_attempt(
     failed = found[given[0].custom_id]
     assert isinstance(failed, Failed)
     assert failed.error == "AttemptsExhausted"
-    assert failed.details["attempts"] == 2
+    tries = failed.details["attempts"]
+    first, second = (rt.ledger.batch(each) for each in (batch_id, again.id))
+    assert first is not None
+    assert second is not None
+    assert [each["batch"] for each in tries] == [batch_id, again.id]
+    assert [each["provider_batch"] for each in tries] == [
+        first.provider_batch_id,
+        second.provider_batch_id,
+    ]
+    assert [each["code"] for each in tries] == ["missing", "missing"]
+    assert all(str(batch.provider_batch_id) in failed.message for batch in (first, second))
+    assert "sent 2 times without an answer: 1. " in failed.message
 
 
 def test_lines_named_by_a_failed_validation_fail_and_the_others_go_again(
@@ -203,3 +214,23 @@ def test_a_failure_that_names_no_line_is_halved_until_the_culprit_is_alone(
     failed = {k for k, v in outcome.items() if isinstance(v, Failed)}
     assert outcome.keys() == {request.custom_id for request in given}
     assert failed == {culprit}
+
+
+def test_attempts_are_listed_after_redis_was_emptied(rt: Runtime, provider: Interfering) -> None:
+    rt.settings.max_attempts = 3
+    given = requests(1)
+    batch_id = submitted(rt, given)
+    rewritten(provider, lambda lines: lines[:0])
+    for _ in range(2):
+        assert settled(rt, batch_id) == {}
+        (again,) = followers(rt, batch_id)
+        batch_id = again.id
+        rt.redis.flushdb()
+        rt.clock.sleep(max(0.0, (again.next_at or 0.0) - rt.clock.now()))
+        submit(rt, batch_id)
+        ended(rt, batch_id)
+
+    failed = settled(rt, batch_id)[given[0].custom_id]
+
+    assert isinstance(failed, Failed)
+    assert len(failed.details["attempts"]) == 3

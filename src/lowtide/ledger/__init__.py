@@ -1,5 +1,6 @@
 """The ledger: what is sent to providers, what came of it, and what it cost."""
 
+from lowtide.ledger.attempts import Attempt
 from lowtide.ledger.ledger import Ledger
 from lowtide.ledger.money import By
 from lowtide.ledger.requeue import new_batch_id
@@ -26,6 +27,7 @@ __all__ = [
     "FORMAT",
     "OPEN",
     "OUTCOMES",
+    "Attempt",
     "BatchFields",
     "BatchRow",
     "BatchState",

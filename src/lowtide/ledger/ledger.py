@@ -7,6 +7,7 @@ from sqlalchemy import delete, func, select
 from lowtide.clock import Clock
 from lowtide.errors import LowtideError
 from lowtide.ledger import migrate
+from lowtide.ledger.attempts import AttemptQueries
 from lowtide.ledger.batches import BatchVerbs
 from lowtide.ledger.claims import ClaimVerbs
 from lowtide.ledger.engine import Database
@@ -17,7 +18,7 @@ from lowtide.ledger.money import MoneyQueries
 from lowtide.ledger.record import RecordVerbs
 from lowtide.ledger.requests import RequestQueries
 from lowtide.ledger.requeue import RequeueVerbs
-from lowtide.ledger.tables import BATCHES, REQUESTS
+from lowtide.ledger.tables import ATTEMPTS, BATCHES, REQUESTS
 from lowtide.ledger.transitions import FINAL
 
 _PURGE_AT_ONCE = 20
@@ -32,6 +33,7 @@ class Ledger(
     MoneyQueries,
     EnqueuedQueries,
     LateVerbs,
+    AttemptQueries,
     Lookups,
 ):
     """Batches, requests and money, in SQLite or PostgreSQL.
@@ -103,6 +105,8 @@ class Ledger(
         )
         with self._db.write() as connection:
             ids = list(connection.execute(old).scalars())
+            theirs = select(REQUESTS.c.custom_id).where(REQUESTS.c.batch_id.in_(ids))
+            connection.execute(delete(ATTEMPTS).where(ATTEMPTS.c.custom_id.in_(theirs)))
             connection.execute(delete(REQUESTS).where(REQUESTS.c.batch_id.in_(ids)))
             connection.execute(delete(BATCHES).where(BATCHES.c.id.in_(ids)))
         return len(ids)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, or_, select, update
 
 from lowtide.clock import Clock
 from lowtide.errors import StateError
-from lowtide.ledger import sql
+from lowtide.ledger import attempts, sql
 from lowtide.ledger.batches import count_rows, lock_batch, unsettled, write_held
 from lowtide.ledger.engine import Database
 from lowtide.ledger.rows import BatchRow, Lease
@@ -41,6 +41,7 @@ class RequeueVerbs:
         into: str | None = None,
         claim: str | None = None,
         tried: bool = True,
+        failed: Mapping[str, attempts.Attempt] | None = None,
     ) -> str | None:
         """Moves requests that have no outcome into a new batch: all of them or none.
 
@@ -57,6 +58,7 @@ class RequeueVerbs:
                 same batch, is still RECORDED and not held takes them too.
             claim: Claims of this owner are given up.
             tried: Whether this counts as an attempt: False when the provider ran nothing of it.
+            failed: custom_id → how the attempt failed, to be remembered.
 
         Returns:
             The new batch's id; None if there was nothing to move and no such batch.
@@ -90,7 +92,8 @@ class RequeueVerbs:
                     {"batch_id": new_id},
                 )
             _take_over(connection, child, now)
-            self._move_rows(connection, old, child, ids, tried=tried)
+            attempts.note(connection, ids, failed or {})
+            self._move_rows(connection, old, child, list(ids), tried=tried)
         return new_id
 
     def _movable(
@@ -100,14 +103,17 @@ class RequeueVerbs:
         custom_ids: Collection[str] | None,
         claim: str | None,
         now: float,
-    ) -> list[str]:
-        """The custom_ids to move, locked in one order so that two movers do not deadlock."""
+    ) -> dict[str, int]:
+        """The custom_ids to move and how often each was sent.
+
+        They are locked in one order, so that two movers do not deadlock.
+        """
         free = or_(_ROW.claim.is_(None), _ROW.claim_until <= now, _ROW.claim == claim)
-        query = select(_ROW.custom_id).where(unsettled(batch_id), free)
+        query = select(_ROW.custom_id, _ROW.attempt).where(unsettled(batch_id), free)
         if custom_ids is not None:
             query = query.where(sql.among(self._db, _ROW.custom_id, custom_ids))
         locked = query.order_by(_ROW.custom_id).with_for_update()
-        return list(connection.execute(locked).scalars())
+        return {row.custom_id: row.attempt for row in connection.execute(locked)}
 
     def _move_rows(
         self,

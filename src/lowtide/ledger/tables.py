@@ -1,4 +1,4 @@
-"""The two tables of the ledger.
+"""The tables of the ledger.
 
 They have a registry of their own, so that an app's `SQLModel.metadata` does not hold them, and
 names of their own, so that they can live in an app's database.
@@ -118,5 +118,21 @@ class Request(_Base, table=True):
     blob: bytes = Field(sa_type=LargeBinary)
 
 
+class Attempt(_Base, table=True):
+    """One failed attempt of a request; see `attempts.Attempt` for what the columns mean."""
+
+    __tablename__ = "lowtide_attempts"
+
+    custom_id: str = Field(sa_type=_ID, primary_key=True)
+    attempt: int = Field(primary_key=True)
+    at: float = _double(null=False)
+    batch_id: str = Field(sa_type=_ID)
+    provider_batch_id: str | None = Field(sa_type=Text)
+    status_code: int | None
+    code: str | None = Field(sa_type=Text)
+    message: str | None = Field(sa_type=Text)
+
+
 BATCHES = cast(Table, Batch.__table__)  # type: ignore[attr-defined]
 REQUESTS = cast(Table, Request.__table__)  # type: ignore[attr-defined]
+ATTEMPTS = cast(Table, Attempt.__table__)  # type: ignore[attr-defined]
