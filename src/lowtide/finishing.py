@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import orjson
 from celery.utils.log import get_logger
 
-from lowtide import failpoints, prices, tracing
+from lowtide import failpoints, prices, results, tracing
+from lowtide.errors import AttemptsExhausted, LowtideError
 from lowtide.ledger import Outcome, RequestState
 from lowtide.outcomes import Answered, Failed
 from lowtide.request import unpack
@@ -69,11 +69,12 @@ def finish(
     for row in claim.rows:
         request = unpack(row.custom_id, lane, row.blob)
         outcome = found[row.custom_id]
-        if isinstance(outcome, Answered):
-            body = bodies[row.custom_id] = orjson.loads(outcome.body)
+        body = results.read_body(outcome.body) if isinstance(outcome, Answered) else None
+        if body is not None:
+            bodies[row.custom_id] = body
             items.append(Resumption(request, (lane.endpoint, body)))
         else:
-            error = outcome.exception().about(task=request.task, task_id=request.task_id)
+            error = _error(outcome).about(task=request.task, task_id=request.task_id)
             items.append(Resumption(request, error))
     resumed = resume(rt.app, items, hostname, revoked=revoked, may_write=claim.runs)
     failpoints.reach("deliver.resumed")
@@ -95,6 +96,14 @@ def finish(
     rt.buffer.forget([task_of[each.custom_id] for each in resumed if each.state in _OVER])
     failpoints.reach("deliver.forgotten")
     return len(settled)
+
+
+def _error(outcome: Answered | Failed) -> LowtideError:
+    if isinstance(outcome, Failed):
+        return outcome.exception()
+    return AttemptsExhausted(
+        "The provider's answer cannot be read.", {"status": outcome.status_code}
+    )
 
 
 def _leave(rt: Runtime, batch: BatchRow, token: str, resumed: Sequence[Resumed]) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,12 +17,11 @@ _LEVEL = 1
 _MAX_SLICE_BYTES = 8_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True, array_like=True, tag=0):
     """The provider answered.
 
     Attributes:
-        body: The response body, JSON.
+        body: The response body, JSON as it came: `results.read_body` reads it.
         request_id: The provider's id of the request, for its support.
     """
 
@@ -33,8 +31,7 @@ class Answered:
     request_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """The request failed for good.
 
     Attributes:
@@ -71,6 +68,7 @@ class SliceWriter:
         self._ttl = ttl
         self._pending: list[Answered | Failed] = []
         self._bytes = 0
+        self._packer = Packer()
         self.count = 0
 
     def add(self, outcome: Answered | Failed) -> None:
@@ -84,25 +82,30 @@ class SliceWriter:
         """Writes what is pending, if anything."""
         if not self._pending:
             return
-        self._slices.put(self._batch_id, self.count, pack(self._pending), self._ttl)
+        self._slices.put(self._batch_id, self.count, self._packer.pack(self._pending), self._ttl)
         failpoints.reach("fetch.sliced")
         self.count += 1
         self._pending = []
         self._bytes = 0
 
 
-def pack(outcomes: Iterable[Answered | Failed]) -> bytes:
-    """Outcomes as compressed bytes."""
-    rows = [
-        (0, o.custom_id, o.status_code, o.body, o.request_id)
-        if isinstance(o, Answered)
-        else (1, o.custom_id, o.error, o.message, o.details)
-        for o in outcomes
-    ]
-    return zstandard.ZstdCompressor(level=_LEVEL).compress(msgspec.msgpack.encode(rows))
+class Packer:
+    """Makes bytes of outcomes; keeps its buffers from one slice to the next."""
+
+    def __init__(self) -> None:
+        self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
+        self._plain = bytearray()
+
+    def pack(self, outcomes: Sequence[Answered | Failed]) -> bytes:
+        """Outcomes as compressed bytes."""
+        _encoder.encode_into(outcomes, self._plain)
+        return self._compressor.compress(self._plain)
 
 
 def unpack(data: bytes) -> list[Answered | Failed]:
-    """The outcomes that `pack` got."""
-    rows = msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(data))
-    return [Failed(*row[1:]) if row[0] else Answered(*row[1:]) for row in rows]
+    """The outcomes that a `Packer` got."""
+    return _decoder.decode(zstandard.ZstdDecompressor().decompress(data))
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[Answered | Failed])

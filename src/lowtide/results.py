@@ -7,13 +7,16 @@ inside. Success is a 2xx status and nothing else.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import orjson
 
+from lowtide.calls import RESPONSES
 from lowtide.tokens import Usage
 
 MAX_LINE = 128 * 1024 * 1024
@@ -128,6 +131,57 @@ def read_lines(path: Path) -> Iterator[bytes]:
                 yield line
 
 
+class Seen(NamedTuple):
+    """A line with an answer whose body was not parsed.
+
+    Attributes:
+        body: JSON as it came, which `read_body` reads.
+    """
+
+    custom_id: str
+    status_code: int
+    body: bytes
+    request_id: str | None
+
+
+def glance(raw: bytes, endpoint: str) -> Seen | None:
+    """The answer that a usual line tells.
+
+    Returns:
+        None when the line is anything but usual, which `parse_line` has to tell.
+    """
+    try:
+        line = _usual.decode(raw)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    response, body = line.response, bytes(line.response.body)
+    if not 200 <= response.status_code < 300 or not body.startswith(b"{"):
+        return None
+    if endpoint == RESPONSES and b'"failed"' in body:
+        return None
+    return Seen(line.custom_id, response.status_code, body, response.request_id)
+
+
+class _Response(msgspec.Struct):
+    status_code: int
+    body: msgspec.Raw
+    request_id: str | None = None
+
+
+class _Usual(msgspec.Struct):
+    custom_id: str
+    response: _Response
+
+
+_usual = msgspec.json.Decoder(_Usual)
+
+
+def read_body(raw: bytes) -> dict[str, Any] | None:
+    """The body of an answer; None when it cannot be read."""
+    body = _loads(raw)
+    return body if isinstance(body, dict) else None
+
+
 def parse_line(raw: bytes) -> Line | None:
     """The outcome that one line tells.
 
@@ -155,15 +209,22 @@ def _loads(raw: bytes) -> Any:
 
 
 def _lenient(raw: bytes) -> Any:
-    """For lines that are JSON but for half an emoji (a lone surrogate), a wrong byte, or NaN.
+    """For what is JSON but for half an emoji (a lone surrogate), a wrong byte, NaN or 1e999.
 
     The answer in them is paid for: it is kept, with "?" and null in those places.
     """
     try:
-        data = json.loads(raw.decode("utf-8", "replace"), parse_constant=lambda _: None)
+        data = json.loads(
+            raw.decode("utf-8", "replace"), parse_constant=lambda _: None, parse_float=_finite
+        )
         return orjson.loads(json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return None
+
+
+def _finite(number: str) -> float | None:
+    value = float(number)
+    return value if math.isfinite(value) else None
 
 
 def _from_response(response: dict[str, Any], beside: Any) -> Outcome:

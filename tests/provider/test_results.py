@@ -140,6 +140,7 @@ def test_a_line_that_names_no_request_is_none(raw: bytes):
         (rb'{"custom_id":"a","response":{"status_code":200,"body":{"t":"half \ud83d"}}}', "half ?"),
         (b'{"custom_id":"a","response":{"status_code":200,"body":{"t":"byte \xff"}}}', "byte �"),
         (b'{"custom_id":"a","response":{"status_code":200,"body":{"t":"nan","x":NaN}}}', "nan"),
+        (b'{"custom_id":"a","response":{"status_code":200,"body":{"t":"inf","x":1e999}}}', "inf"),
     ],
 )
 def test_a_paid_answer_with_one_bad_character_is_kept(raw: bytes, text: str):
@@ -149,6 +150,60 @@ def test_a_paid_answer_with_one_bad_character_is_kept(raw: bytes, text: str):
     assert isinstance(line.outcome, Answered)
     assert line.outcome.body["t"] == text
     orjson.dumps(line.outcome.body)
+
+
+# ------------------------------------------------------------------ a glance
+
+CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
+
+
+def test_a_glance_tells_an_answer_and_keeps_its_body_byte_for_byte():
+    raw = b'{"custom_id":"a","response":{"body":{"n": 1e2 ,"x":"\\u00e9"},"status_code":201}}'
+
+    assert results.glance(raw, CHAT) == ("a", 201, rb'{"n": 1e2 ,"x":"\u00e9"}', None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "endpoint"),
+    [
+        ({"response": http(400, BODY)}, CHAT),
+        ({"response": http("200", BODY)}, CHAT),
+        ({"response": http(200, [])}, CHAT),
+        ({"response": http(200, None)}, CHAT),
+        ({"response": None, "error": {"code": "x"}}, CHAT),
+        ({"response": http(200, {"status": "failed", "error": {"code": "x"}})}, RESPONSES),
+    ],
+)
+def test_a_glance_leaves_what_is_not_surely_an_answer(fields: dict[str, Any], endpoint: str):
+    assert results.glance(orjson.dumps({"custom_id": "a", **fields}), endpoint) is None
+
+
+def test_an_answer_that_only_speaks_of_a_failure_is_one_at_a_glance():
+    body = {"status": "completed", "output": 'It said "failed".'}
+
+    assert results.glance(orjson.dumps({"custom_id": "a", "response": http(200, body)}), RESPONSES)
+
+
+@pytest.mark.parametrize(
+    "value", [b"NaN", b"1.", b"01", b"+1", b"tru", b'"\\x"', b'"\x01"', b"[1,]"]
+)
+def test_a_glance_never_takes_a_line_that_is_no_json(value: bytes):
+    raw = b'{"custom_id":"a","response":{"status_code":200,"body":{"x":%s}}}' % value
+
+    assert results.glance(raw, CHAT) is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b'{"t":"byte \xff"}', {"t": "byte \ufffd"}),
+        (b'{"t":1e999}', {"t": None}),
+        (b"[]", None),
+        (b'{"t":', None),
+    ],
+)
+def test_the_body_of_a_paid_answer_is_read_with_its_bad_characters(raw: bytes, expected: Any):
+    assert results.read_body(raw) == expected
 
 
 # ------------------------------------------------------------------ hostile bytes
@@ -170,6 +225,11 @@ def test_any_json_gives_the_outcome_of_its_own_id(fields: dict[str, Any], custom
 
     assert line is not None
     assert line.custom_id == custom_id
+    seen = results.glance(json.dumps({**fields, "custom_id": custom_id}).encode(), CHAT)
+    if seen is not None:
+        assert line.outcome == Answered(
+            seen.status_code, results.read_body(seen.body) or {}, seen.request_id
+        )
     response = fields.get("response")
     status = response.get("status_code") if isinstance(response, dict) else None
     if isinstance(line.outcome, Answered):
