@@ -114,6 +114,17 @@ class TestAct:
         lowtide("pause", "default")
         assert told(lowtide, "lanes")[0]["paused"] == "by hand"
 
+    def test_what_was_done_is_told_as_json(
+        self, lowtide: Command, past: None, deployment: str, redis: Any
+    ) -> None:
+        waiting(deployment, 3)
+        reason = ("--reason", "too dear")
+        paused = {"paused": [LANE.key], "reason": "too dear"}
+        assert told(lowtide, "pause", "gpt-5-mini", *reason) == paused
+        assert told(lowtide, "resume", LANE.key) == {"resumed": [LANE.key]}
+        assert told(lowtide, "retry", OPEN) == {"batch": OPEN, "step": "submit"}
+        assert told(lowtide, "cancel", OPEN) == {"batch": OPEN, "revoked": 2}
+
     def test_what_is_not_there_is_one_line(self, lowtide: Command, deployment: str) -> None:
         assert "No lane, model or account" in lowtide("pause", "gpt-9").err
         ran = lowtide("resume", "default")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -62,7 +63,17 @@ def test_a_table_comes_back_with_answers(stack: Stack, table: Path, tmp_path: Pa
         second = command(tmp_path, *words)
         said, _ = second.communicate(timeout=120)
         assert second.returncode == 0, said
+    done = subprocess.run(
+        [sys.executable, "-m", "lowtide.cli", "run", *words, "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
+    summary = json.loads(done.stdout)
+    assert (summary["rows"], summary["answered"], summary["failed"]) == (21, 20, 1)
+    assert summary["finished"]
     assert "20 answers and 1 errors are in out.csv" in said
     written = rows(tmp_path / "out.csv")
     assert [row["id"] for row in written] == [str(number) for number in range(21)]

@@ -15,6 +15,9 @@ from worker.web.app import make_app
 from worker.web.guard import is_loopback
 
 
+_BACKLOG = 2048
+
+
 def main(argv: list[str] | None = None) -> int:
     """Serves until it is told to stop.
 
@@ -53,6 +56,7 @@ def serve(host: str, port: int) -> None:
     with socket.socket(family) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        listening.listen(_BACKLOG)  # who comes before all is set up waits, and is not refused
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{listening.getsockname()[1]}"
         config = uvicorn.Config(

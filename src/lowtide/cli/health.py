@@ -9,8 +9,7 @@ import typer
 from celery import Celery
 
 from lowtide import pulse
-from lowtide.cli.context import AppOption, runtime
-from lowtide.durations import parse_duration
+from lowtide.cli.context import AppOption, JsonOption, print_json, runtime, seconds
 from lowtide.errors import LowtideError
 
 _PATIENCE = 5.0
@@ -24,17 +23,23 @@ def health(
     older: Annotated[
         str, typer.Option("--older", help="How old its last tick may be at most.")
     ] = "60s",
+    *,
+    json: JsonOption = False,
 ) -> None:
     """Does the worker of this machine tick and answer? For health checks of containers."""
+    most = seconds(older)
     rt = runtime(app)
     name = worker or f"celery@{socket.gethostname()}"
     age = pulse.age(rt, name)
     if age is None:
         raise LowtideError(f"{name} has not ticked: is it started, and on this Redis?")
-    if age > parse_duration(older):
+    if age > most:
         raise LowtideError(f"{name} ticked {age:.0f} s ago: its loop stands still; restart it.")
     if not _answers(rt.app, name):
         raise LowtideError(f"{name} ticks, but does not answer over the broker.")
+    if json:
+        print_json({"worker": name, "ticked": age})
+        return
     typer.echo(f"{name} ticked {age:.0f} s ago and answers.")
 
 

@@ -30,6 +30,9 @@ COMMANDS = {
     "settings": "lowtide.cli.settings:settings",
     "migrate": "lowtide.cli.migrate:migrate",
     "simulate": "lowtide.simulator.cli:simulate",
+    "web": "lowtide.cli.checkout:web",
+    "webhooks": "lowtide.cli.hooks:webhooks",
+    "demo": "lowtide.cli.checkout:demo",
 }
 """Where each command's function is, as "module:name"."""
 _EXTRAS = {"simulate": "simulator"}
@@ -46,9 +49,11 @@ class _Commands(TyperGroup):
         if place is None:
             return None
         if cmd_name not in self.commands:
-            single = typer.Typer(add_completion=False, **_STYLE)
-            single.command(cmd_name, **_options(cmd_name))(_load(cmd_name, place))
-            self.commands[cmd_name] = typer.main.get_command(single)
+            found = _load(cmd_name, place)
+            if not isinstance(found, typer.Typer):
+                found, function = typer.Typer(add_completion=False, **_STYLE), found
+                found.command(cmd_name, **_options(cmd_name))(function)
+            self.commands[cmd_name] = typer.main.get_command(found)
         return self.commands[cmd_name]
 
 
@@ -70,7 +75,10 @@ def root(
         typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Celery tasks at Batch-API price."""
+    """Celery tasks at Batch-API price.
+
+    Exit codes: 0 done, 1 something is wrong, 2 command line or setting unusable, 130 interrupted.
+    """
 
 
 def _options(name: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from lowtide.cli.context import AppOption, celery_app, console
+from lowtide.cli.context import AppOption, JsonOption, celery_app, console, print_json
 from lowtide.cli.tables import clock
 from lowtide.errors import LowtideError
 from lowtide.runtime import of
@@ -43,6 +44,7 @@ def run(
     app: AppOption = None,
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Send each row of a table through a batch task; write the table with an answer column.
 
@@ -53,12 +55,17 @@ def run(
     celery = celery_app(app)
     runs = of(celery).settings.home / "runs"
     begun = Run.of_command(runs, source, plan, out)
-    screen = console()
+    # Standard output is for the JSON alone.
+    screen = Console(stderr=True, highlight=False) if json else console()
     if begun.progress().sent == 0 and not yes:
         _confirm(screen, celery if app else None, begun)
     with _stop_on_signal() as stop, _shown(screen, begun.rows) as show:
         progress = begun.go(celery, show, stop)
     _forget(celery)
+    if progress.finished:
+        begun.write(out)
+    if json:
+        print_json({**asdict(progress), "finished": progress.finished, "out": str(out)})
     if not progress.finished:
         screen.print(
             f"Stopped: {progress.done:,} of {progress.rows:,} rows are back. "
@@ -66,7 +73,6 @@ def run(
             soft_wrap=True,
         )
         raise typer.Exit(_INTERRUPTED)
-    begun.write(out)
     screen.print(
         f"{progress.answered:,} answers and {progress.failed:,} errors are in {out}", soft_wrap=True
     )
