@@ -14,7 +14,6 @@ from lowtide.runtime import of
 from worker.web.app import make_app
 from worker.web.guard import is_loopback
 
-
 _BACKLOG = 2048
 
 
