@@ -354,6 +354,22 @@ def test_separators_break_iter_lines_but_not_a_split_at_newlines(bench):
         assert len(list(answer.iter_lines())) > 1
 
 
+def test_answers_of_no_use_are_paid_for(bench):
+    for name, kind in (("r0", "refusal"), ("r1", "filtered"), ("r2", "wrong_form")):
+        bench.server.add_fault(kind, count=1, match=name)
+    batch = bench.run(chat_lines(4))
+    found = {
+        row["custom_id"]: row["response"]["body"]["choices"][0]
+        for row in rows(bench.content(batch.output_file_id))
+    }
+    assert found["r0"]["message"]["content"] is None
+    assert "can't help" in found["r0"]["message"]["refusal"]
+    assert found["r1"]["finish_reason"] == "content_filter"
+    assert found["r2"]["message"]["content"].startswith("Sure!")
+    assert found["r3"]["finish_reason"] == "stop"
+    assert batch.request_counts.completed == 4
+
+
 # ---- all of them
 KNOWN_ELSEWHERE = {name for name in KINDS if name.startswith("webhook_")}
 

@@ -29,6 +29,8 @@ from lowtide.simulator.errors import ApiError, billing_limit, rate_limited, serv
 from lowtide.simulator.fault_kinds import KINDS
 from lowtide.simulator.store import Store
 from lowtide.simulator.turnaround import seconds
+from lowtide.simulator.unfit import KINDS as UNFIT
+from lowtide.simulator.unfit import spoil
 
 _META = "faults"
 _COMMON = ("kind", "match", "count", "probability", "skip", "id")
@@ -214,6 +216,8 @@ class Faults:
                 lines = lines * 2
             elif rule.kind == "line_unknown_id":
                 lines = [*lines, {**line, "custom_id": f"unknown-{secrets.token_hex(8)}"}]
+            elif rule.kind in UNFIT:
+                spoil(rule.kind, line)
             else:
                 _separate(line)
         return lines
@@ -259,7 +263,7 @@ class Faults:
                 rule.seen, rule.hits = counters["seen"], counters["hits"]
 
 
-_MANGLING = ("line_missing", "line_duplicate", "line_unknown_id", "separators")
+_MANGLING = ("line_missing", "line_duplicate", "line_unknown_id", "separators", *UNFIT)
 
 
 def _quirks(rule: Rule) -> dict[str, Any]:
