@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from sqlalchemy import BigInteger, Column, Double, Index, LargeBinary, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, Double, Index, LargeBinary, MetaData, Table, Text, text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -33,6 +33,12 @@ _ID: Any = Text().with_variant(Text(collation="C"), "postgresql")
 
 def _double(*, null: bool = True) -> Any:
     return Field(sa_column=Column(Double, nullable=null))
+
+
+def _index_of_some(*names: str) -> Index:
+    """An index of those rows alone that have a value in the first of its columns."""
+    there = text(f"{names[0]} IS NOT NULL")
+    return Index(None, *names, sqlite_where=there, postgresql_where=there)
 
 
 class Batch(_Base, table=True):
@@ -74,18 +80,22 @@ class Batch(_Base, table=True):
     lease_owner: str | None = Field(sa_type=Text)
     lease_until: float | None = _double()
     version: int
+    waits_for: str | None = Field(sa_type=Text)
 
 
 class Request(_Base, table=True):
     """One request; see `rows.RequestRow` for what the columns mean.
 
-    `blob` comes last: SQLite reads a row from its front, and a blob may span many pages.
+    `blob` comes last of what every row has: SQLite reads a row from its front, and a blob may
+    span many pages. What is NULL costs nothing behind it either.
     """
 
     __tablename__ = "lowtide_requests"
     __table_args__ = (
         Index(None, "batch_id", "state", "custom_id"),
         Index(None, "state", "escalate_at"),
+        _index_of_some("share_key", "state", "custom_id"),
+        _index_of_some("shares"),
     )
 
     custom_id: str = Field(sa_type=_ID, primary_key=True)
@@ -116,6 +126,8 @@ class Request(_Base, table=True):
     tenant: str | None = Field(sa_type=Text)
     version: int
     blob: bytes = Field(sa_type=LargeBinary)
+    share_key: str | None = Field(sa_type=_ID)
+    shares: str | None = Field(sa_type=_ID)
 
 
 class Attempt(_Base, table=True):
