@@ -129,7 +129,7 @@ class Buffer:
         return None if entry is None else parse_sealed(batch_id.encode(), entry)
 
     def lines(self, batch_id: str, count: int = 1000) -> Iterator[list[tuple[str, bytes]]]:
-        """The requests of a sealed batch, each once, in no order.
+        """The requests of a sealed batch, by custom_id, as the ledger reads them.
 
         Args:
             batch_id: A batch of `sealed()`.
@@ -142,16 +142,14 @@ class Buffer:
         if batch is not None and batch.size:
             count = max(1, min(count, _PAGE_BYTES * batch.requests // batch.size))
         key = keys.batch_lines(self._ns, batch_id)
-        seen: set[bytes] = set()
-        cursor = 0
-        while True:
-            cursor, page = self._redis.hscan(key, cursor, count=count)
-            fresh = [(name, line) for name, line in page.items() if name not in seen]
-            seen.update(page)
-            if fresh:
-                yield [(name.decode(), line[_HEAD.size :]) for name, line in fresh]
-            if cursor == 0:
-                return
+        names = sorted(self._redis.hkeys(key))
+        for at in range(0, len(names), count):
+            page = names[at : at + count]
+            yield [
+                (name.decode(), line[_HEAD.size :])
+                for name, line in zip(page, self._redis.hmget(key, page), strict=True)
+                if line is not None
+            ]
 
     def drop(self, batch_id: str) -> None:
         """Forgets a sealed batch, because the ledger has it; its timer stays."""
