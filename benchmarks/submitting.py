@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def run(options: Options) -> Iterator[Figure]:
     count = options.scaled(_REQUESTS)
     with stack(simulator=False) as running:
         os.environ["OPENAI_API_KEY"] = "sk-unused"
-        os.environ["BENCH_WAIT"] = "10h"
+        os.environ |= {"BENCH_WAIT": "10h", "BENCH_BYTES": "200MB"}
         size = fill(running.client(9), count)
         copies, ours = [], []
         for _ in range(options.long_rounds + 1):
@@ -34,7 +35,7 @@ def run(options: Options) -> Iterator[Figure]:
             ours.append(alone(submitting, f"{running.redis}/9"))
             running.client(4).flushdb()
             shutil.rmtree(running.folder / "home")
-        del os.environ["BENCH_WAIT"]
+        del os.environ["BENCH_WAIT"], os.environ["BENCH_BYTES"]
     what = f"submit {count:,} requests of {size / 1e6:.0f} MB: "
     yield Figure(
         what + "CPU of recording and writing the file",
@@ -57,7 +58,7 @@ def fill(redis: Redis, count: int) -> int:
     for number, text in enumerate(texts(count, _SIZE)):
         call = chat(f"Summarise the text.\n\n{text}", model="gpt-5-mini")
         lane, body, tokens = encode(call, account="default")
-        name = f"{number:032x}-0.0"
+        name = f"{uuid.uuid5(uuid.NAMESPACE_OID, str(number))}.0.0"
         lines.append(Request(name, name, "bench", lane, body, b"", tokens).line())
         total += len(lines[-1])
         if len(lines) == _CHUNK:
@@ -95,24 +96,25 @@ def submitting(url: str) -> Callable[[], None]:
 
     rt = runtime.of(app)
     redis = Redis.from_url(url)
+    count = redis.llen(_LINES)
     lane = Lane("default", "/v1/chat/completions", "gpt-5-mini")
-    for at in range(0, redis.llen(_LINES), _CHUNK):
+    for at in range(0, count, _CHUNK):
         made = []
         for line in redis.lrange(_LINES, at, at + _CHUNK - 1):
             data = orjson.loads(line)
             body, name = orjson.dumps(data["body"]), data["custom_id"]
             # As an envelope does, it holds the prompt once more.
             envelope = orjson.dumps(data["body"]["messages"][-1]["content"])
-            task_id = name.removesuffix(".0.0").ljust(36, "0")
-            made.append(Request(f"{task_id}.0.0", task_id, "bench", lane, body, envelope, 900))
+            task_id = name.removesuffix(".0.0")
+            made.append(Request(name, task_id, "bench", lane, body, envelope, 900))
         rt.buffer.append(made)
     batch_id = sealed_id(rt) or sealed(app)
 
     def work() -> None:
         batch = record(rt, batch_id)
         assert batch is not None
-        with _spooled(rt, batch):
-            pass
+        with _spooled(rt, batch) as (_path, lines):
+            assert lines == count
 
     rt.ledger.batches()
     return work
