@@ -1,5 +1,7 @@
 """Celery's settings of a deployment. Addresses come from the environment or `.env`."""
 
+from kombu.transport import TRANSPORT_ALIASES
+
 from lowtide import sentinel
 from lowtide.settings import load
 
@@ -13,6 +15,8 @@ broker_connection_retry_on_startup = True
 _behind_sentinel: dict[str, object] = {}
 if broker_url.startswith(sentinel.SCHEME):
     broker_url, _behind_sentinel = sentinel.parse(broker_url).celery()
+    # By the scheme: with the next sentinel's address kombu forgets a transport that was set.
+    TRANSPORT_ALIASES["sentinel"] = "lowtide.broker:SentinelTransport"
 if result_backend.startswith(sentinel.SCHEME):
     result_backend, result_backend_transport_options = sentinel.parse(result_backend).celery()
 
@@ -22,13 +26,23 @@ if broker_url.startswith("amqp"):
     task_default_exchange = "lowtide-tasks"
     task_default_exchange_type = task_create_missing_queue_exchange_type = "topic"
     # A message counts as sent when the broker has it on disk.
-    broker_transport_options = {"confirm_publish": True}
+    broker_transport_options: dict[str, object] = {"confirm_publish": True}
     # With quorum queues a worker cannot ask for more while it collects; so it asks for it before.
     worker_prefetch_multiplier = 64
 else:
-    # What a killed worker had taken is given to another after this. A step that takes longer is
-    # given out twice, which its lease makes harmless.
-    broker_transport_options = {"visibility_timeout": 120, **_behind_sentinel}
+    if not _behind_sentinel:
+        # A worker that is killed while it takes a message leaves it to another.
+        broker_transport = "lowtide.broker:Transport"
+    broker_transport_options = {
+        # What a killed worker had taken is given to another after this. A step that takes longer
+        # is given out twice, which its lease makes harmless.
+        "visibility_timeout": 120,
+        # Each look for such messages counts; kombu's own every tenth comes after minutes.
+        "unacked_restore_throttle": 1,
+        # A worker that dies while it looks keeps the others from it no longer than this.
+        "unacked_mutex_expire": 30,
+        **_behind_sentinel,
+    }
 
 accept_content = ["json"]
 task_serializer = "json"
