@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import ARRAY, Column, Connection, bindparam, func, literal, null, select, update
 
 from lowtide.clock import Clock
-from lowtide.ledger import sql
+from lowtide.ledger import sharing, sql
 from lowtide.ledger.engine import Database
 from lowtide.ledger.rows import ClaimedRow, Outcome
 from lowtide.ledger.tables import REQUESTS
@@ -87,8 +87,15 @@ class ClaimVerbs:
             connection.execute(given.values(_UNCLAIMED))
         return len(ours)
 
-    def settle(self, owner: str, outcomes: Sequence[Outcome]) -> int:
+    def settle(
+        self, owner: str, outcomes: Sequence[Outcome], sharing_line: Collection[str] = ()
+    ) -> int:
         """Writes outcomes of requests that `owner` has claimed, and ends the claims.
+
+        Args:
+            owner: Who claimed them.
+            outcomes: What became of them.
+            sharing_line: custom_ids of those that may share their line: of each line one pays.
 
         Returns:
             How many were written. Requests that have an outcome already, or that somebody else
@@ -102,7 +109,8 @@ class ClaimVerbs:
         with self._db.write() as connection:
             ours = self._ours(connection, {each.custom_id for each in outcomes}, owner)
             first = {each.custom_id: each for each in reversed(outcomes) if each.custom_id in ours}
-            rows = [_clean(outcome) for outcome in first.values()]
+            paid = sharing.paid_once(self._db, connection, first.values(), sharing_line)
+            rows = [_clean(outcome) for outcome in paid]
             if rows:
                 write = _write_each if self._db.sqlite else _write_at_once
                 write(connection, rows, self._clock.now())

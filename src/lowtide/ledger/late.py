@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
-from sqlalchemy import bindparam, func, or_, select, update
+from sqlalchemy import bindparam, exists, func, or_, select, update
 
 from lowtide.ledger import sql
 from lowtide.ledger.engine import Database
+from lowtide.ledger.sharing import SHARED
 from lowtide.ledger.tables import REQUESTS
 from lowtide.ledger.transitions import RequestState
 
@@ -63,17 +64,25 @@ class LateVerbs:
             costs: custom_id → USD; None counts as nothing, since nothing is known.
 
         Returns:
-            How many were booked: requests that got their outcome otherwise.
+            How many were booked: requests that got their outcome otherwise, and whose answer no
+            other uses.
         """
         if not costs:
             return 0
+        follower = REQUESTS.alias("follower").c
+        used = exists().where(
+            follower.shares.is_not(None),
+            follower.shares == _ROW.custom_id,
+            follower.tier == "batch",
+        )
         statement = (
             update(REQUESTS)
             .where(
                 _ROW.custom_id == bindparam("which"),
                 _ROW.batch_id == batch_id,
-                or_(_ROW.tier.is_(None), _ROW.tier != "batch"),
+                or_(_ROW.tier.is_(None), _ROW.tier.not_in(["batch", SHARED])),
                 _ROW.wasted.is_(None),
+                ~used,
             )
             .values(wasted=bindparam("paid"))
         )

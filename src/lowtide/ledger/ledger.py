@@ -18,6 +18,7 @@ from lowtide.ledger.money import MoneyQueries
 from lowtide.ledger.record import RecordVerbs
 from lowtide.ledger.requests import RequestQueries
 from lowtide.ledger.requeue import RequeueVerbs
+from lowtide.ledger.sharing import SharingVerbs
 from lowtide.ledger.tables import ATTEMPTS, BATCHES, REQUESTS
 from lowtide.ledger.transitions import FINAL
 
@@ -34,6 +35,7 @@ class Ledger(
     EnqueuedQueries,
     LateVerbs,
     AttemptQueries,
+    SharingVerbs,
     Lookups,
 ):
     """Batches, requests and money, in SQLite or PostgreSQL.

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from lowtide.clock import Clock
-from lowtide.ledger import sql
+from lowtide.ledger import sharing, sql
 from lowtide.ledger.batches import count_rows
 from lowtide.ledger.engine import Database
 from lowtide.ledger.rows import NewBatch, NewRequest, Recorded
@@ -31,6 +31,7 @@ _COLUMNS = (
     "tenant",
     "version",
     "blob",
+    "share_key",
 )
 _ROW = REQUESTS.c
 
@@ -45,8 +46,9 @@ class RecordVerbs:
         """Writes a batch and all of its requests: all of them or nothing.
 
         Doing it again writes nothing. A request whose custom_id the ledger knows from another
-        batch, in whatever state, is refused: it is sent, or was answered, there. A batch that
-        is empty then is CANCELLED.
+        batch, in whatever state, is refused: it is sent, or was answered, there. Requests that
+        are the same as one that is waited for share its line; see `sharing`. A batch that is
+        empty then is CANCELLED.
 
         Args:
             batch: The batch.
@@ -56,16 +58,18 @@ class RecordVerbs:
         with self._db.write() as connection:
             if not self._insert_batch(connection, batch, now):
                 return Recorded(0, (), new=False)
-            values = _values(batch, rows, now)
+            keys: set[str] = set()
+            values = _values(batch, rows, now, keys)
             if self._db.sqlite:
                 refused = _insert_chunks(connection, batch.id, values)
             else:
                 refused = _copy(connection, batch.id, values)
+            joined = sharing.settle_in(self._db, connection, batch.id, keys) if keys else {}
             added = count_rows(connection, batch.id)
             if added == 0:
                 empty = update(BATCHES).where(BATCHES.c.id == batch.id)
                 connection.execute(empty.values(state=BatchState.CANCELLED, ended_at=now))
-            return Recorded(added, refused, new=True)
+            return Recorded(added, refused, new=True, joined=joined)
 
     def _insert_batch(self, connection: Connection, batch: NewBatch, now: float) -> bool:
         statement = sql.insert_batch(self._db).values(
@@ -88,9 +92,14 @@ class RecordVerbs:
         return connection.execute(statement).one_or_none() is not None
 
 
-def _values(batch: NewBatch, rows: Iterable[NewRequest], now: float) -> Iterator[tuple[Any, ...]]:
+def _values(
+    batch: NewBatch, rows: Iterable[NewRequest], now: float, keys: set[str]
+) -> Iterator[tuple[Any, ...]]:
+    """The rows as they are inserted; the keys of those that share go into `keys`."""
     state = RequestState.RECORDED.value
     for row in rows:
+        if row.share_key is not None:
+            keys.add(row.share_key)
         yield (
             row.custom_id,
             row.task_id,
@@ -105,6 +114,7 @@ def _values(batch: NewBatch, rows: Iterable[NewRequest], now: float) -> Iterator
             row.tenant,
             row.version,
             row.blob,
+            row.share_key,
         )
 
 

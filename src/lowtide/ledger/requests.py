@@ -25,20 +25,43 @@ class RequestQueries:
     _db: Database
 
     def lines(self, batch_id: str, chunk: int = 1000) -> Iterator[list[tuple[str, bytes]]]:
+        """The (custom_id, blob) of each line of a batch's file: of all that is waited for.
+
+        Requests that share a line are there once, by its name. In lists of up to `chunk`, each
+        from a transaction of its own.
+        """
+        shared: set[str] = set()
+        for rows in self._left(batch_id, chunk):
+            lines = []
+            for custom_id, blob, key, shares in rows:
+                name = shares or custom_id
+                if name in shared:
+                    continue
+                if key is not None:
+                    shared.add(name)
+                lines.append((name, blob))
+            if lines:
+                yield lines
+
+    def blobs(self, batch_id: str, chunk: int = 1000) -> Iterator[list[tuple[str, bytes]]]:
         """The (custom_id, blob) of all requests of a batch that have no outcome.
 
         In lists of up to `chunk`, by custom_id, each from a transaction of its own.
         """
+        for rows in self._left(batch_id, chunk):
+            yield [(row[0], row[1]) for row in rows]
+
+    def _left(self, batch_id: str, chunk: int) -> Iterator[list[Any]]:
         last = ""
         while True:
             query = (
-                select(_ROW.custom_id, _ROW.blob)
+                select(_ROW.custom_id, _ROW.blob, _ROW.share_key, _ROW.shares)
                 .where(unsettled(batch_id), _ROW.custom_id > last)
                 .order_by(_ROW.custom_id)
                 .limit(chunk)
             )
             with self._db.read() as connection:
-                rows = [(row[0], row[1]) for row in connection.execute(query)]
+                rows = list(connection.execute(query))
             if rows:
                 last = rows[-1][0]
                 yield rows
@@ -81,3 +104,9 @@ def _request_row(row: Any) -> RequestRow:
     values = dict(zip(_NAMES, row, strict=True))
     values["state"] = RequestState(values["state"])
     return RequestRow(**values)
+    def names(self, batch_id: str) -> set[str]:
+        """The names of a batch's lines that are waited for: custom_ids, each line once."""
+        query = select(func.coalesce(_ROW.shares, _ROW.custom_id)).where(unsettled(batch_id))
+        with self._db.read() as connection:
+            return set(connection.execute(query).scalars())
+

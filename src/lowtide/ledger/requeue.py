@@ -10,7 +10,7 @@ from sqlalchemy import Connection, or_, select, update
 
 from lowtide.clock import Clock
 from lowtide.errors import StateError
-from lowtide.ledger import attempts, sql
+from lowtide.ledger import attempts, sharing, sql
 from lowtide.ledger.batches import count_rows, lock_batch, unsettled, write_held
 from lowtide.ledger.engine import Database
 from lowtide.ledger.rows import BatchRow, Lease
@@ -50,8 +50,8 @@ class RequeueVerbs:
         Args:
             batch: The batch that they are in; with a lease the fence is checked. Without one it
                 must not be held by anybody if it is RECORDED.
-            custom_ids: Which; None = all that have no outcome. Those that somebody else has
-                claimed stay.
+            custom_ids: Which, and with each all that share its line; None = all that have no
+                outcome. Those that somebody else has claimed stay.
             reason: Why they are sent again, for people.
             not_before: Epoch seconds before which the new batch is not to be sent.
             into: Id for the new batch; made up if None. A batch of this id that came from the
@@ -111,6 +111,7 @@ class RequeueVerbs:
         free = or_(_ROW.claim.is_(None), _ROW.claim_until <= now, _ROW.claim == claim)
         query = select(_ROW.custom_id, _ROW.attempt).where(unsettled(batch_id), free)
         if custom_ids is not None:
+            custom_ids = sharing.with_followers(self._db, connection, batch_id, custom_ids)
             query = query.where(sql.among(self._db, _ROW.custom_id, custom_ids))
         locked = query.order_by(_ROW.custom_id).with_for_update()
         return {row.custom_id: row.attempt for row in connection.execute(locked)}

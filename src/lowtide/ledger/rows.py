@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -42,6 +43,7 @@ class NewRequest:
         deadline: When the answer is needed, epoch seconds; None for whenever.
         escalate_at: When it is to be asked of a faster service, if it has no answer by then.
         tenant: Who pays for it, for the cost report.
+        share_key: Requests with an equal one wait for one line; None for a line of its own.
     """
 
     custom_id: str
@@ -52,6 +54,7 @@ class NewRequest:
     deadline: float | None = None
     escalate_at: float | None = None
     tenant: str | None = None
+    share_key: str | None = None
     version: int = FORMAT
 
 
@@ -63,11 +66,14 @@ class Recorded:
         added: Rows that are now in the batch because of this call.
         refused: custom_ids that some other batch holds or held already; not in this batch.
         new: False if the batch was recorded before; then nothing was written.
+        joined: custom_id → batch of those that wait there for a line which was on its way
+            already; not in this batch.
     """
 
     added: int
     refused: tuple[str, ...]
     new: bool
+    joined: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +121,7 @@ class BatchRow:
         next_at: Before this nothing is to be done with it.
         parent: The batch that its requests were in before, if they were sent before.
         fence: Number of leases given so far; the holder of the last may write.
+        waits_for: What it is held for, where held ones take turns.
     """
 
     id: str
@@ -150,6 +157,7 @@ class BatchRow:
     lease_owner: str | None
     lease_until: float | None
     version: int
+    waits_for: str | None
 
     def to_lane(self) -> Lane:
         """The lane as an object."""
@@ -185,7 +193,8 @@ class Outcome:
     Attributes:
         state: DELIVERED, FAILED, REVOKED or CONTINUED.
         full_price: What the same usage costs at the synchronous API.
-        tier: Who answered: "batch", "flex" or "standard"; None without an answer.
+        tier: Who answered: "batch", "flex" or "standard"; "shared" when another request of the
+            same line pays; None without an answer.
     """
 
     custom_id: str
@@ -205,7 +214,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class RequestRow:
-    """A request as the ledger holds it. Times: epoch seconds; money: USD, None = unknown."""
+    """A request as the ledger holds it. Times: epoch seconds; money: USD, None = unknown.
+
+    Attributes:
+        share_key: What requests that are the same have in common; None for one that never shares.
+        shares: custom_id of the line that it waits for, or waited for; None for its own.
+    """
 
     custom_id: str
     task_id: str
@@ -234,6 +248,8 @@ class RequestRow:
     wasted: float | None
     tenant: str | None
     version: int
+    share_key: str | None
+    shares: str | None
     blob: bytes = field(repr=False)
 
 

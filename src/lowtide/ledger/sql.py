@@ -54,6 +54,12 @@ def insert_batch(database: Database) -> Any:
     return insert(BATCHES).on_conflict_do_nothing(index_elements=["id"]).returning(BATCHES.c.id)
 
 
+def insert_requests(database: Database) -> Any:
+    """INSERT of requests, each a dict of columns, that skips custom_ids that are there."""
+    insert = sqlite.insert if database.sqlite else postgresql.insert
+    return insert(REQUESTS).on_conflict_do_nothing(index_elements=["custom_id"])
+
+
 @cache
 def sqlite_insert_rows(columns: tuple[str, ...]) -> str:
     """INSERT of requests with a `?` for each of `columns`, in this order, skipping custom_ids
