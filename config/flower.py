@@ -10,7 +10,7 @@ _home.mkdir(parents=True, exist_ok=True)
 
 persistent = True
 db = str(_home / "flower.db")
-state_save_interval = 60_000  # milliseconds
+state_save_interval = 300_000  # milliseconds; saving 100,000 tasks stops Flower for some seconds
 max_tasks = 100_000
 purge_offline_workers = 3600  # seconds
 natural_time = True

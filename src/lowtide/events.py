@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery, states
 from celery.exceptions import Retry
@@ -13,9 +13,32 @@ from lowtide import hidden
 from lowtide.accept import Accepted
 from lowtide.celery_seam import shown as show
 from lowtide.envelope import Envelope
+from lowtide.errors import LowtideError
+
+if TYPE_CHECKING:
+    from lowtide.runtime import Runtime
 
 logger = get_logger(__name__)
 _IN_ONE_MESSAGE = 100
+
+
+def tell_submitted(rt: Runtime, batch_id: str, hostname: str) -> None:
+    """Tells monitors of every task of a batch that the provider has it now.
+
+    Events are for the eye: what fails here ends nothing.
+    """
+    try:
+        batch = rt.ledger.batch(batch_id)
+        if batch is None:
+            return
+        for tasks in rt.ledger.waiting(batch_id):
+            events = TaskEvents(rt.app, hostname)
+            for name, task_id in tasks:
+                if (task := rt.app.tasks.get(name)) is not None:
+                    events.submitted(task, task_id, batch.lane, batch_id)
+            events.send()
+    except LowtideError as error:
+        logger.warning("Batch %s: monitors were not told that it is submitted: %s", batch_id, error)
 
 
 class TaskEvents:
@@ -57,7 +80,7 @@ class TaskEvents:
     def accepted(self, task: Any, task_id: str, accepted: Accepted) -> None:
         """Adds what became of a call in its first phase."""
         if accepted.end == "buffered":
-            self.add(task, "task-buffered", task_id, routing_key=f"lane {accepted.lane}")
+            self.buffered(task, task_id, accepted.lane)
         elif accepted.traced[0]:
             failure = accepted.traced[1]
             fields = {"exception": show(failure.exception), "traceback": failure.traceback}
@@ -67,6 +90,18 @@ class TaskEvents:
             _, shown, seconds = accepted.traced
             result = shown if self._shows else ""
             self.add(task, "task-succeeded", task_id, result=result, runtime=seconds)
+
+    def buffered(self, task: Any, task_id: str, lane: str) -> None:
+        """Adds that the task's request, or a generator's next one, waits in the lane's buffer."""
+        self.add(task, "task-buffered", task_id, routing_key=f"lane {lane}")
+
+    def submitted(self, task: Any, task_id: str, lane: str, batch_id: str) -> None:
+        """Adds that the provider has the task's request, and in which batch.
+
+        Monitors show the routing key; "lane" and "batch" are for those that read events.
+        """
+        where = f"lane {lane} batch {batch_id}"
+        self.add(task, "task-submitted", task_id, routing_key=where, lane=lane, batch=batch_id)
 
     def ended(
         self,

@@ -73,9 +73,16 @@ def seal(self: Step, lane: str) -> None:
 
 def submit(self: Step, batch_id: str) -> None:
     """Records the batch in the ledger, uploads its file and creates it at the provider."""
+    from lowtide.events import tell_submitted
     from lowtide.submit import submit as step
 
-    _run(self, "submit", batch_id, step)
+    def work(rt: runtime.Runtime, batch: str) -> Next | None:
+        after = step(rt, batch)
+        if after is not None and after.verb == "poll":
+            tell_submitted(rt, batch, self.request.hostname or "")
+        return after
+
+    _run(self, "submit", batch_id, work)
 
 
 def poll(self: Step, batch_ids: str | list[str]) -> None:

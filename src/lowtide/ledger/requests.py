@@ -68,6 +68,27 @@ class RequestQueries:
             if len(rows) < chunk:
                 return
 
+    def waiting(self, batch_id: str, chunk: int = 5000) -> Iterator[list[tuple[str, str]]]:
+        """The (task name, task id) of all requests of a batch that have no outcome.
+
+        In lists of up to `chunk`, by custom_id, each from a transaction of its own.
+        """
+        last = ""
+        while True:
+            query = (
+                select(_ROW.custom_id, _ROW.task, _ROW.task_id)
+                .where(unsettled(batch_id), _ROW.custom_id > last)
+                .order_by(_ROW.custom_id)
+                .limit(chunk)
+            )
+            with self._db.read() as connection:
+                rows = connection.execute(query).all()
+            if rows:
+                last = rows[-1][0]
+                yield [(row[1], row[2]) for row in rows]
+            if len(rows) < chunk:
+                return
+
     def undelivered(self, batch_id: str) -> int:
         """How many requests of a batch have no outcome."""
         query = select(func.count()).where(unsettled(batch_id))
@@ -89,6 +110,12 @@ class RequestQueries:
         with self._db.read() as connection:
             return set(connection.execute(query).scalars())
 
+    def names(self, batch_id: str) -> set[str]:
+        """The names of a batch's lines that are waited for: custom_ids, each line once."""
+        query = select(func.coalesce(_ROW.shares, _ROW.custom_id)).where(unsettled(batch_id))
+        with self._db.read() as connection:
+            return set(connection.execute(query).scalars())
+
     def task(self, task_id: str) -> list[RequestRow]:
         """All requests of one Celery task, in the order in which they were recorded."""
         query = (
@@ -104,9 +131,3 @@ def _request_row(row: Any) -> RequestRow:
     values = dict(zip(_NAMES, row, strict=True))
     values["state"] = RequestState(values["state"])
     return RequestRow(**values)
-    def names(self, batch_id: str) -> set[str]:
-        """The names of a batch's lines that are waited for: custom_ids, each line once."""
-        query = select(func.coalesce(_ROW.shares, _ROW.custom_id)).where(unsettled(batch_id))
-        with self._db.read() as connection:
-            return set(connection.execute(query).scalars())
-
