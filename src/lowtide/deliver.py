@@ -45,8 +45,13 @@ def deliver(rt: Runtime, batch_id: str, number: int | None, hostname: str) -> Ne
         _close(rt, batch)
         return None
     if number is None:
-        # No slice was delivered for a whole lease: they, or their messages, are gone.
-        return Next("fetch", batch_id)
+        # No slice was delivered for a whole lease: their messages are lost or stand in a long
+        # queue, or the slices are gone. A second message of a slice that is delivered costs little.
+        left = rt.slices.numbers(batch_id)
+        if not left:
+            return Next("fetch", batch_id)
+        for each in left:
+            rt.send("deliver", batch_id, each)
     return Next("deliver", batch_id, at=rt.clock.now() + rt.settings.lease)
 
 
@@ -68,6 +73,7 @@ def _close(rt: Runtime, batch: BatchRow) -> None:
         for file_id in (batch.input_file_id, batch.output_file_id, batch.error_file_id):
             if file_id:
                 provider.delete_file(file_id)
+    rt.slices.clear(batch.id)
     failpoints.reach("close.deleted")
     if rt.ledger.close_if_done(batch.id):
         failpoints.reach("close.closed")

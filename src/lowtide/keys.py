@@ -56,9 +56,9 @@ def batch_lines(namespace: str, batch_id: str) -> str:
     return f"{{{namespace}}}:batch:{batch_id}:lines"
 
 
-def batch_slice(namespace: str, batch_id: str, number: int) -> str:
-    """STRING, some answers of a batch on their way to be delivered; TTL."""
-    return f"{{{namespace}}}:batch:{batch_id}:slice:{number}"
+def batch_slices(namespace: str, batch_id: str) -> str:
+    """HASH: number → slice of the batch's answers, until they are delivered."""
+    return f"{{{namespace}}}:batch:{batch_id}:slices"
 
 
 def task(namespace: str, task_id: str) -> str:

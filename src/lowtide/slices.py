@@ -25,18 +25,28 @@ class Slices:
         self._namespace = settings.namespace
 
     def put(self, batch_id: str, number: int, data: bytes, ttl: float) -> None:
-        """Stores slice `number` of a batch for `ttl` seconds."""
-        key = keys.batch_slice(self._namespace, batch_id, number)
-        self._redis.set(key, data, px=max(1, round(ttl * 1000)))
+        """Stores slice `number` of a batch; the batch's slices live `ttl` seconds from now."""
+        key = keys.batch_slices(self._namespace, batch_id)
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.hset(key, number, data)
+        pipe.pexpire(key, max(1, round(ttl * 1000)))
+        pipe.execute()
 
     def get(self, batch_id: str, number: int) -> bytes | None:
         """The slice, or None when it is gone and the answers have to be fetched again."""
-        found: bytes | None = self._redis.get(keys.batch_slice(self._namespace, batch_id, number))
+        found: bytes | None = self._redis.hget(keys.batch_slices(self._namespace, batch_id), number)
         return found
+
+    def numbers(self, batch_id: str) -> list[int]:
+        """Which slices of the batch are there, in order."""
+        return sorted(map(int, self._redis.hkeys(keys.batch_slices(self._namespace, batch_id))))
 
     def delete(self, batch_id: str, *numbers: int) -> int:
         """Forgets slices; returns how many there were."""
         if not numbers:
             return 0
-        names = [keys.batch_slice(self._namespace, batch_id, number) for number in numbers]
-        return int(self._redis.unlink(*names))
+        return int(self._redis.hdel(keys.batch_slices(self._namespace, batch_id), *numbers))
+
+    def clear(self, batch_id: str) -> None:
+        """Forgets all slices of the batch."""
+        self._redis.unlink(keys.batch_slices(self._namespace, batch_id))

@@ -1,0 +1,53 @@
+"""What became of slices that nobody delivered for a while."""
+
+from __future__ import annotations
+
+import pytest
+
+from lowtide import pipeline
+from lowtide.deliver import deliver
+from lowtide.fetch import fetch
+from lowtide.runtime import Runtime
+from tests.pipeline.conftest import Interfering, requests
+from tests.pipeline.test_fetch import submitted
+
+
+@pytest.fixture
+def sent(rt: Runtime, monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    messages: list[tuple[object, ...]] = []
+    monkeypatch.setattr(Runtime, "send", lambda _, *args: messages.append(args))
+    return messages
+
+
+def test_slices_that_wait_in_a_long_queue_are_not_downloaded_again(
+    rt: Runtime, provider: Interfering, sent: list[tuple[object, ...]]
+) -> None:
+    rt.settings.slice_requests = 2
+    pipeline.register(rt.app)
+    batch_id = submitted(rt, requests(6))
+    fetch(rt, batch_id)
+    rt.slices.delete(batch_id, 1)
+    sent.clear()
+
+    after = deliver(rt, batch_id, None, "w")
+
+    assert sent == [("deliver", batch_id, 0), ("deliver", batch_id, 2)]
+    assert after is not None
+    assert (after.verb, after.batch_id) == ("deliver", batch_id)
+    assert after.at is not None
+    assert after.at > rt.clock.now() + rt.settings.lease / 2
+
+
+def test_slices_that_are_gone_are_fetched_again(
+    rt: Runtime, provider: Interfering, sent: list[tuple[object, ...]]
+) -> None:
+    batch_id = submitted(rt, requests(3))
+    fetch(rt, batch_id)
+    rt.slices.clear(batch_id)
+    sent.clear()
+
+    after = deliver(rt, batch_id, None, "w")
+
+    assert after is not None
+    assert after.verb == "fetch"
+    assert sent == []
