@@ -18,12 +18,11 @@ from celery.app.trace import task_has_custom, trace_task
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
-from lowtide import failpoints, runtime, steps
+from lowtide import carried, failpoints, runtime, steps
 from lowtide.envelope import Body, Envelope, Outcome, record
 from lowtide.errors import BufferUnreachable, InvalidRequest
 from lowtide.ids import custom_id, run_number
-from lowtide.request import Request, encode
-from lowtide.task import DEADLINE_HEADER, due_at
+from lowtide.request import Request, digest, encode
 from lowtide.turn import Turn, turn_of
 
 if TYPE_CHECKING:
@@ -149,7 +148,7 @@ def make_request(
     envelope.many = step.ends and call.many
     if step.ends and call.output is not None and call.output is not task.output:
         envelope.output = model_path(call.output)
-    due = (context.headers or {}).get(DEADLINE_HEADER)
+    wants = carried.read(task, context.headers)
     run = run_number(envelope.retries, envelope.replaced_task_nesting)
     return Request(
         custom_id=custom_id(context.id, run, len(envelope.history)),
@@ -159,7 +158,11 @@ def make_request(
         body=body,
         envelope=envelope.pack(),
         tokens=tokens,
-        deadline=due_at(task.deadline) if due is None else float(due),
+        deadline=wants.deadline,
+        tenant=wants.tenant,
+        share=digest(lane, body) if wants.coalesce else None,
+        cache=wants.cache,
+        max_wait=wants.max_wait,
     )
 
 

@@ -241,14 +241,13 @@ class Buffer:
 
     def _seal_by(self, request: Request) -> float | str:
         """When the buffer is to be sealed for this request at the latest; "" for whenever."""
-        if request.deadline is None:
-            return ""
-        return seal_by(
-            request.deadline,
-            self._clock.now(),
-            self._settings.escalate_reserve,
-            self.turnaround(request.lane.key),
-        )
+        now = self._clock.now()
+        times = [] if request.max_wait is None else [now + request.max_wait]
+        if request.deadline is not None:
+            turnaround = self.turnaround(request.lane.key)
+            reserve = self._settings.escalate_reserve
+            times.append(seal_by(request.deadline, now, reserve, turnaround))
+        return min(times, default="")
 
     def turnaround(self, lane_key: str) -> float | None:
         """Seconds that the lane's last batches took at the provider; None where none ended."""

@@ -13,9 +13,9 @@ from celery.result import AsyncResult, GroupResult
 from celery.utils.functional import maybe_list
 from kombu.utils.uuid import uuid
 
-from lowtide import lifetimes, tracing
+from lowtide import carried, lifetimes, tracing
+from lowtide.carried import DEADLINE_HEADER, due_at
 from lowtide.many import ManyResults
-from lowtide.task import DEADLINE_HEADER, due_at
 
 if TYPE_CHECKING:
     from lowtide.task import BatchTask
@@ -56,7 +56,8 @@ def delay_many(
         headers: Headers of each call.
         task_ids: Ids of the calls, in their order; new ones when left out. Sending a call again
             under the id that it has is harmless.
-        options: Celery's options for where and how messages go: `queue=`, `priority=`, …
+        options: `tenant=`, `coalesce=`, `cache=` and `max_wait=` as for `BatchTask.apply_async`;
+            and Celery's options for where and how messages go: `queue=`, `priority=`, …
 
     Returns:
         The results in the order of `calls`. With a chord, the chord's result; its `parent` is
@@ -75,6 +76,7 @@ def delay_many(
         "headers": {
             **tracing.carried(name, len(arguments)),
             **(headers or {}),
+            **carried.take(options),
             **({} if due is None else {DEADLINE_HEADER: due}),
         },
         "ignore_result": options.pop("ignore_result", None),

@@ -7,10 +7,11 @@ already is then skipped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
+from msgspec import structs
 
 from lowtide import failpoints, outcomes
 from lowtide.finishing import finish
@@ -64,6 +65,23 @@ def _deliver_slice(
     by_id = {outcome.custom_id: outcome for outcome in found}
     with claimed(rt, batch.id, list(by_id)) as claim:
         finish(rt, batch, claim, found=by_id, hostname=hostname)
+    for followers in _followers(rt, batch.id, by_id):
+        theirs = {name: structs.replace(by_id[line], custom_id=name) for name, line in followers}
+        with claimed(rt, batch.id, list(theirs)) as claim:
+            finish(rt, batch, claim, found=theirs, hostname=hostname)
+
+
+def _followers(
+    rt: Runtime, batch_id: str, names: Collection[str]
+) -> Iterator[Sequence[tuple[str, str]]]:
+    """(custom_id, line) of those that share the lines `names`, some at a time.
+
+    Read now, not when the answers were fetched: others may have come to wait since.
+    """
+    after = ""
+    while some := rt.ledger.followers(batch_id, names, after, rt.settings.slice_requests):
+        yield list(some.items())
+        after = max(some)
 
 
 def _close(rt: Runtime, batch: BatchRow) -> None:

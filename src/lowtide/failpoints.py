@@ -51,7 +51,10 @@ PLACES = (
     "close.deleted",
     "close.closed",
 )
-"""Every place, in the order in which a request comes by."""
+"""Every place, in the order in which a request comes by.
+
+One that shares a line which is on its way comes by "share.joined" in place of its buffer.
+"""
 
 
 def reach(place: str) -> None:

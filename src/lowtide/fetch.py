@@ -42,10 +42,10 @@ _OVER_BUDGET = "token_limit_exceeded"
 
 @dataclass(slots=True)
 class Settling:
-    """What is known so far of the requests of one batch.
+    """What is known so far of the lines of one batch; requests that share one go with it.
 
     Attributes:
-        left: custom_ids that nothing is known about yet.
+        left: custom_ids of lines that nothing is known about yet.
         again: custom_id → why it has no answer: it is to be sent again.
         exhausted: The same for those that were sent as often as they may be.
         odd: What was read and left aside, and how often.
@@ -115,7 +115,7 @@ def fetch(rt: Runtime, batch_id: str) -> Next | None:
         settings = rt.settings
         writer = SliceWriter(rt.slices, batch_id, most=settings.slice_requests, ttl=_SLICE_TTL)
         settling = Settling(
-            rt, lease, batch, rt.ledger.attempt(batch_id), rt.ledger.ids(batch_id), writer
+            rt, lease, batch, rt.ledger.attempt(batch_id), rt.ledger.names(batch_id), writer
         )
         _HOW.get(str(batch.provider_status), _from_files)(settling)
         _exhaust(settling)

@@ -86,7 +86,8 @@ def finish(
         for each in resumed
         if each.state in _STATES
     ]
-    rt.ledger.settle(claim.token, settled)
+    sharing = {each.custom_id for each in items if each.request.share is not None}
+    rt.ledger.settle(claim.token, settled, sharing)
     tracing.finished(
         batch, {item.custom_id: item.request for item in items}, settled, rt.clock.now()
     )

@@ -53,8 +53,12 @@ def move(
     return new_id
 
 
-def cut(rt: Runtime, lease: Lease, batch: BatchRow, most_tokens: int) -> None:
-    """Moves all requests of a batch into batches of at most `most_tokens` estimated tokens."""
+def cut(rt: Runtime, lease: Lease, batch: BatchRow, most_tokens: int) -> bool:
+    """Moves all requests of a batch into batches of at most `most_tokens` estimated tokens.
+
+    Returns:
+        False, and nothing is moved, when the batch is one line.
+    """
     lane = batch.to_lane()
     parts: list[list[str]] = []
     room = 0
@@ -66,16 +70,19 @@ def cut(rt: Runtime, lease: Lease, batch: BatchRow, most_tokens: int) -> None:
                 room = most_tokens
             parts[-1].append(custom_id)
             room -= tokens
+    if len(parts) <= 1:
+        return False
     for part in parts:
         move(rt, lease, batch, part, reason=f"one of {len(parts)} parts of a batch too large")
     rt.ledger.move(lease, BatchState.CANCELLED, reason="cut into parts that fit")
+    return True
 
 
 def _note(rt: Runtime, batch: BatchRow, new_id: str) -> None:
     """Lets `.info` of tasks whose requests moved tell of their new batch."""
     lane = batch.to_lane()
     rt.buffer.set_summary(new_id, lane=lane.key, state=BatchState.RECORDED)
-    for chunk in rt.ledger.lines(new_id):
+    for chunk in rt.ledger.blobs(new_id):
         rt.buffer.moved(
             new_id,
             [(unpack(custom_id, lane, blob).task_id, custom_id) for custom_id, blob in chunk],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
 
-from lowtide import failpoints
+from lowtide import failpoints, sharing
 from lowtide.decide import escalate_at
 from lowtide.lane import Lane
 from lowtide.ledger import NewBatch, NewRequest
@@ -36,6 +36,7 @@ def record(rt: Runtime, batch_id: str) -> BatchRow | None:
         batch = NewBatch(batch_id, lane, bytes=sealed.size, sealed_at=sealed.sealed_at)
         recorded = rt.ledger.record(batch, _rows(rt, batch_id, lane, sealed.sealed_at))
         failpoints.reach("record.recorded")
+        sharing.note(rt, recorded.joined)
         if recorded.refused:
             logger.warning(
                 "Batch %s: %d requests are on their way already and were left out",
@@ -61,12 +62,13 @@ def _rows(rt: Runtime, batch_id: str, lane: Lane, sealed_at: float) -> Iterator[
                 blob=blob,
                 tokens=request.tokens,
                 deadline=request.deadline,
-                escalate_at=_escalate_at(rt, request.deadline, sealed_at),
+                escalate_at=escalation(rt, request.deadline, sealed_at),
                 tenant=request.tenant,
+                share_key=request.share,
             )
 
 
-def _escalate_at(rt: Runtime, deadline: float | None, sealed_at: float) -> float | None:
+def escalation(rt: Runtime, deadline: float | None, sealed_at: float) -> float | None:
     """When the request is to be escalated, or to fail where nothing is escalated."""
     if deadline is None:
         return None

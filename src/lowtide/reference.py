@@ -10,10 +10,10 @@ from celery import Celery
 from celery.canvas import Signature
 from celery.result import AsyncResult, GroupResult
 
-from lowtide import bulk, hidden, lifetimes
+from lowtide import bulk, carried, hidden, lifetimes
+from lowtide.carried import DEADLINE_HEADER, due_at
 from lowtide.celery_seam import this_app
 from lowtide.result import BatchResult
-from lowtide.task import DEADLINE_HEADER, due_at
 
 
 class TaskReference:
@@ -49,15 +49,16 @@ class TaskReference:
     ) -> BatchResult:
         """Sends a call, as `BatchTask.apply_async` does."""
         due = due_at(deadline)
+        headers = {**(headers or {}), **carried.take(options)}
         if due is not None:
-            headers = {**(headers or {}), DEADLINE_HEADER: due}
+            headers[DEADLINE_HEADER] = due
         if self.queue is not None:
             options.setdefault("queue", self.queue)
         if not hidden.shows_prompts(self.app):
             options.setdefault("argsrepr", hidden.veil(args or ()))
             options.setdefault("kwargsrepr", hidden.veil(kwargs or {}))
         result: BatchResult = self.app.send_task(
-            self.name, args, kwargs, headers=headers, result_cls=self.AsyncResult, **options
+            self.name, args, kwargs, headers=headers or None, result_cls=self.AsyncResult, **options
         )
         return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import blake2b
 
 import msgspec
 import orjson
@@ -25,6 +26,7 @@ __all__ = [
     "Call",
     "Request",
     "chat",
+    "digest",
     "embed",
     "encode",
     "pack",
@@ -52,6 +54,10 @@ class Request:
         tokens: Estimated input tokens.
         deadline: When the answer is needed, seconds since the epoch; None for "whenever".
         tenant: Who pays, for the cost report.
+        share: Requests with an equal one wait for one line; see `digest`. None: a line of its own.
+        cache: Seconds that its answer may be given to later calls of the same; None for never.
+        max_wait: Seconds that it may wait in its buffer, where that is less than the lane allows.
+            Not stored with it.
     """
 
     custom_id: str
@@ -63,6 +69,9 @@ class Request:
     tokens: int
     deadline: float | None = None
     tenant: str | None = None
+    share: str | None = None
+    cache: float | None = None
+    max_wait: float | None = None
 
     def line(self) -> bytes:
         """The line of the batch file with its line break; the body is not parsed again."""
@@ -111,6 +120,19 @@ def encode(call: Call, *, account: str, max_bytes: int = MAX_FILE_BYTES) -> tupl
     return lane, encoded, tokens.estimate(len(encoded))
 
 
+def digest(lane: Lane, body: bytes) -> str:
+    """What requests that are the same have in common: account, endpoint and the whole body.
+
+    The body names the model and holds the output's schema. How its top-level keys were ordered
+    does not matter; see `encode`.
+    """
+    told = blake2b(digest_size=16)
+    for part in (lane.account.encode(), lane.endpoint.encode(), body):
+        told.update(len(part).to_bytes(8, "big"))
+        told.update(part)
+    return told.hexdigest()
+
+
 _VERSION = b"\x01"
 # Compressors are not thread-safe and dear to make. A pool hands each to one user at a time, and
 # holds no more than ever worked at once: thread-locals would make one for every greenlet.
@@ -121,7 +143,7 @@ _LEVEL = 3
 
 def pack(request: Request) -> bytes:
     """The request as one blob for Redis and the ledger, without custom_id and lane."""
-    fields = (
+    fields = _Stored(
         request.task_id,
         request.task,
         request.envelope,
@@ -129,12 +151,14 @@ def pack(request: Request) -> bytes:
         request.tokens,
         request.deadline,
         request.tenant,
+        request.share,
+        request.cache,
     )
     try:
         compressor = _compressors.pop()
     except IndexError:
         compressor = zstandard.ZstdCompressor(level=_LEVEL)
-    packed = compressor.compress(msgspec.msgpack.encode(fields))
+    packed = compressor.compress(_encoder.encode(fields))
     _compressors.append(compressor)
     return _VERSION + packed
 
@@ -164,8 +188,34 @@ def unpack(custom_id: str, lane: Lane, blob: bytes) -> Request:
         ) from None
     finally:
         _decompressors.append(decompressor)
-    task_id, task, envelope, body, tokens_, deadline, tenant = fields
-    return Request(custom_id, task_id, task, lane, body, envelope, tokens_, deadline, tenant)
+    return Request(
+        custom_id,
+        fields.task_id,
+        fields.task,
+        lane,
+        fields.body,
+        fields.envelope,
+        fields.tokens,
+        fields.deadline,
+        fields.tenant,
+        fields.share,
+        fields.cache,
+    )
 
 
-_decoder = msgspec.msgpack.Decoder(tuple[str, str, bytes, bytes, int, float | None, str | None])
+class _Stored(msgspec.Struct, array_like=True):
+    """A request as its blob holds it. Fields are only ever added, at the end, with a default."""
+
+    task_id: str
+    task: str
+    envelope: bytes
+    body: bytes
+    tokens: int
+    deadline: float | None = None
+    tenant: str | None = None
+    share: str | None = None
+    cache: float | None = None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Stored)

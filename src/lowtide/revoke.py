@@ -46,10 +46,15 @@ def revoke(rt: Runtime, task_ids: Sequence[str], hostname: str) -> list[str]:
     recorded: dict[str, list[str]] = defaultdict(list)
     open_: dict[str, list[Where]] = defaultdict(list)
     between = []
-    for task_id, where in zip(task_ids, rt.buffer.where(task_ids), strict=True):
+    found = rt.buffer.where(task_ids)
+    # Not where Redis says: a request that moved, or joined others, may not be noted there yet.
+    batches = rt.ledger.batches_of([where.custom_id for where in found if where is not None])
+    for task_id, where in zip(task_ids, found, strict=True):
         if where is None:
             continue
-        if rt.ledger.batch(where.batch_id) is not None:
+        if where.custom_id in batches:
+            recorded[batches[where.custom_id]].append(where.custom_id)
+        elif rt.ledger.batch(where.batch_id) is not None:
             recorded[where.batch_id].append(where.custom_id)
         elif where.state == "BUFFERED" and where.lane is not None:
             open_[where.lane].append(where)

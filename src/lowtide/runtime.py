@@ -163,12 +163,15 @@ class Runtime:
     def accept(self, requests: Sequence[Request]) -> None:
         """Puts requests into their lanes' buffers; those already there are left as they are.
 
-        Buffers that became full are sent on at once.
+        Buffers that became full are sent on at once. A request whose like is on its way already
+        waits for its line; see `sharing`.
 
         Raises:
             redis.RedisError: Redis cannot be reached; it is safe to call again.
         """
-        for batch_id in self.buffer.append(requests).sealed:
+        from lowtide import sharing
+
+        for batch_id in self.buffer.append(sharing.join(self, requests)).sealed:
             failpoints.reach("accept.sealed")
             self.kick("submit", batch_id)
 

@@ -76,8 +76,7 @@ def _advance(rt: Runtime, lease: Lease, batch: BatchRow) -> Next | None:
                 refused = _paused(rt, batch) or limits.check(rt, batch)
                 if isinstance(refused, limits.Wait):
                     return _hold(rt, lease, refused)
-                if isinstance(refused, limits.Split):
-                    cut(rt, lease, batch, refused.tokens)
+                if isinstance(refused, limits.Split) and cut(rt, lease, batch, refused.tokens):
                     return None
             batch = _STEPS[batch.state](rt, provider, lease, batch)
     except AccountPaused as error:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery, Task, shared_task
 from celery.result import GroupResult
 
-from lowtide import hidden, lifetimes
+from lowtide import carried, hidden, lifetimes
 from lowtide.calls import CHAT, Call, to_call
+from lowtide.carried import DEADLINE_HEADER, due_at
 from lowtide.durations import parse_duration
 from lowtide.errors import LowtideError
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from lowtide.answer import Answer
     from lowtide.result import BatchResult
 
-DEADLINE_HEADER = "lowtide_deadline"
 _CELERYS = frozenset({"base", "bind", "lazy", "shared", "name", "app", "run", "build"})
 
 
@@ -46,6 +45,11 @@ class BatchTask(Task):
         output: Pydantic model that answers validate against; the result is it as a dict.
         params: Other parameters of the API for every call, such as `{"temperature": 0}`.
         deadline: When the answer is needed, counted from the call: "6h" or seconds.
+        tenant: Who pays, for the cost report and for fair shares; a call may name another.
+        coalesce: Whether calls that ask the very same at the same time share one line, paid once.
+        cache: How long an answer is given to later calls of the same, such as "7d"; None: never.
+        max_wait: How long a call may wait for others before its batch is sent, such as "10s"; an
+            urgent one says 0. None: as long as its lane allows.
         postprocess: Makes a plain function's result from the `Answer`.
         micro_batch: How many messages are accepted together at most.
         linger: Seconds that a message waits for others to be accepted with.
@@ -65,6 +69,10 @@ class BatchTask(Task):
     output: type[BaseModel] | None = None
     params: Mapping[str, Any] | None = None
     deadline: str | float | None = None
+    tenant: str | None = None
+    coalesce: bool = False
+    cache: str | float | None = None
+    max_wait: str | float | None = None
     postprocess: Callable[[Answer], Any] | None = None
     micro_batch = 64
     linger = 0.05
@@ -86,6 +94,7 @@ class BatchTask(Task):
             check_options(own, cls)
         if cls.deadline is not None:
             parse_duration(cls.deadline)
+        carried.check(own)
 
     @classmethod
     def on_bound(cls, app: Celery) -> None:
@@ -147,13 +156,16 @@ class BatchTask(Task):
             kwargs: Keyword arguments of the function.
             positional: As Celery's.
             deadline: When the answer is needed: "6h" or seconds from now, or a point in time.
-            options: Celery's options.
+            options: Celery's options; and of the task's own `tenant`, `coalesce`, `cache` and
+                `max_wait`, as this call wants them.
         """
         due = due_at(self.deadline if deadline is None else deadline)
-        # A retry carries the deadline that the call was given, in its headers.
-        headers = options.get("headers") or {}
+        # A retry carries what the call was given, in its headers.
+        headers = {**(options.get("headers") or {}), **carried.take(options)}
         if due is not None and (deadline is not None or DEADLINE_HEADER not in headers):
-            options["headers"] = {**headers, DEADLINE_HEADER: due}
+            headers[DEADLINE_HEADER] = due
+        if headers:
+            options["headers"] = headers
         if not hidden.shows_prompts(self.app):
             options.setdefault("argsrepr", hidden.veil(args or ()))
             options.setdefault("kwargsrepr", hidden.veil(kwargs or {}))
@@ -189,11 +201,12 @@ def batch_task(*function: Callable[..., Any], **options: Any) -> Any:
 
     Raises:
         TypeError: The function is async, or an option's name is misspelt.
-        ValueError: `deadline` is not a duration.
+        ValueError: `deadline`, `cache` or `max_wait` is not a duration.
     """
     options.setdefault("base", BatchTask)
     check_options(options, options["base"])
     due_at(options.get("deadline"))
+    carried.check(options)
 
     def decorate(fun: Callable[..., Any]) -> Any:
         _check_function(fun, getattr(fun, "__name__", "task"))
@@ -202,15 +215,6 @@ def batch_task(*function: Callable[..., Any], **options: Any) -> Any:
     if function:
         return decorate(*function)
     return decorate
-
-
-def due_at(deadline: str | float | datetime | None) -> float | None:
-    """The deadline in epoch seconds, from a duration counted from now or a point in time."""
-    if deadline is None:
-        return None
-    if isinstance(deadline, datetime):
-        return deadline.timestamp()
-    return time.time() + parse_duration(deadline)
 
 
 def check_options(options: Iterable[str], base: type[Task]) -> None:

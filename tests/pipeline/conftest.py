@@ -11,10 +11,11 @@ import orjson
 import pytest
 from celery import Celery
 
-from lowtide import runtime
+from lowtide import finishing, runtime
 from lowtide.lane import Lane
 from lowtide.providers import Provider
 from lowtide.request import Request
+from lowtide.resume import Resumed, Resumption
 from lowtide.track import track
 from tests.plugins.stack import Simulator, until
 
@@ -80,6 +81,29 @@ def provider(rt: runtime.Runtime, monkeypatch: pytest.MonkeyPatch) -> Interferin
     between = Interfering(rt.provider("default"))
     monkeypatch.setattr(rt, "provider", lambda _account: between)
     return between
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What each task was told: its outcome, or "REVOKED"; in place of Celery's tracer."""
+    heard: dict[str, Any] = {}
+
+    def resume(
+        _app: Any, items: list[Resumption], _hostname: str, *, revoked: Any = (), **_: Any
+    ) -> list[Resumed]:
+        ends = []
+        for item in items:
+            task_id = item.request.task_id
+            gone = task_id in revoked
+            assert task_id not in heard, "a task was told twice"
+            heard[task_id] = "REVOKED" if gone else item.outcome
+            failed = isinstance(item.outcome, Exception)
+            state = "REVOKED" if gone else "FAILURE" if failed else "SUCCESS"
+            ends.append(Resumed(item.custom_id, state))  # type: ignore[arg-type]
+        return ends
+
+    monkeypatch.setattr(finishing, "resume", resume)
+    return heard
 
 
 def requests(count: int, *, model: str = "gpt-5-mini", **body: Any) -> list[Request]:

@@ -8,41 +8,16 @@ from typing import Any
 
 import pytest
 
-from lowtide import finishing
 from lowtide.escalate import escalate
 from lowtide.fetch import fetch
 from lowtide.ledger import RequestState
 from lowtide.request import Request
-from lowtide.resume import Resumed, Resumption
 from lowtide.revoke import revoke
 from lowtide.runtime import Runtime
 from lowtide.submit import submit
 from lowtide.sweep import sweep
 from tests.pipeline.conftest import Interfering, billed, ended, requests, sealed
 from tests.plugins.stack import Simulator, until
-
-
-@pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What each task was told: its outcome, or "REVOKED"; in place of Celery's tracer."""
-    heard: dict[str, Any] = {}
-
-    def resume(
-        _app: Any, items: list[Resumption], _hostname: str, *, revoked: Any = (), **_: Any
-    ) -> list[Resumed]:
-        ends = []
-        for item in items:
-            task_id = item.request.task_id
-            gone = task_id in revoked
-            assert task_id not in heard, "a task was told twice"
-            heard[task_id] = "REVOKED" if gone else item.outcome
-            failed = isinstance(item.outcome, Exception)
-            state = "REVOKED" if gone else "FAILURE" if failed else "SUCCESS"
-            ends.append(Resumed(item.custom_id, state))  # type: ignore[arg-type]
-        return ends
-
-    monkeypatch.setattr(finishing, "resume", resume)
-    return heard
 
 
 def with_deadline(given: list[Request], at: float) -> list[Request]:

@@ -80,7 +80,8 @@ class LateVerbs:
             .where(
                 _ROW.custom_id == bindparam("which"),
                 _ROW.batch_id == batch_id,
-                or_(_ROW.tier.is_(None), _ROW.tier.not_in(["batch", SHARED])),
+                func.coalesce(_ROW.tier, "") != "batch",
+                func.coalesce(_ROW.tier, "") != SHARED,
                 _ROW.wasted.is_(None),
                 ~used,
             )

@@ -103,6 +103,14 @@ class SharingVerbs:
         with self._db.read() as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
+    def task_ids(self, custom_ids: Collection[str]) -> dict[str, str]:
+        """custom_id → id of the Celery task that made the request."""
+        query = select(_ROW.custom_id, _ROW.task_id).where(
+            sql.among(self._db, _ROW.custom_id, custom_ids)
+        )
+        with self._db.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
     def batches_of(self, custom_ids: Collection[str]) -> dict[str, str]:
         """custom_id → batch of those of the requests that have no outcome."""
         query = select(_ROW.custom_id, _ROW.batch_id).where(
