@@ -103,6 +103,15 @@ class TaskEvents:
         where = f"lane {lane} batch {batch_id}"
         self.add(task, "task-submitted", task_id, routing_key=where, lane=lane, batch=batch_id)
 
+    def revoked(self, task: Any, task_id: str) -> None:
+        """Adds that the task was revoked.
+
+        For monitors a state of one's own, such as "SUBMITTED", comes after "REVOKED", so the event
+        has to name the state itself.
+        """
+        fields = {"terminated": False, "signum": None, "expired": False}
+        self.add(task, "task-revoked", task_id, state=states.REVOKED, **fields)
+
     def ended(
         self,
         task: Any,
