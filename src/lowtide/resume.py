@@ -210,11 +210,14 @@ def _end(
         pipe.watch(opened.task.backend)
         if stored is not None:
             pipe.flush()
-            return Resumed(opened.custom_id, finality.repeat(opened.task, opened.context, stored))
+            state = finality.repeat(opened.task, opened.context, stored)
+            if state == "REVOKED":
+                events.revoked(opened.task, opened.task_id)
+            return Resumed(opened.custom_id, state)
         if opened.task_id in revoked:
             pipe.flush()
             finality.revoke(opened.task, opened.context)
-            events.add(opened.task, "task-revoked", opened.task_id, terminated=False, expired=False)
+            events.revoked(opened.task, opened.task_id)
             return Resumed(opened.custom_id, "REVOKED")
         ended = _traced(opened, events)
         if opened.has_links:
@@ -237,7 +240,9 @@ def _traced(opened: _Opened, events: TaskEvents) -> Resumed:
         try:
             step = run_step(opened.task, opened.context, turn)
             if isinstance(step, steps.Asks):
-                return Resumed(opened.custom_id, "CONTINUED", _following(opened, step, outcome))
+                following = _following(opened, step, outcome)
+                events.buffered(opened.task, opened.task_id, following.lane.key)
+                return Resumed(opened.custom_id, "CONTINUED", following)
             turn = Turn(request.task_id, known=step)
         except Exception as error:
             turn = Turn(request.task_id, error=error)
