@@ -146,12 +146,14 @@ def make_request(
     lane, body, tokens = encoded(task, call)
     envelope.final = step.ends
     envelope.many = step.ends and call.many
-    if step.ends and call.output is not None and call.output is not task.output:
+    envelope.invalid, envelope.output = [], None
+    judged = step.ends or task.output_retries
+    if judged and call.output is not None and call.output is not task.output:
         envelope.output = model_path(call.output)
     wants = carried.read(task, context.headers)
     run = run_number(envelope.retries, envelope.replaced_task_nesting)
     return Request(
-        custom_id=custom_id(context.id, run, len(envelope.history)),
+        custom_id=custom_id(context.id, run, envelope.step),
         task_id=context.id,
         task=task.name,
         lane=lane,

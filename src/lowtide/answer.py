@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lowtide import schema
 from lowtide.calls import COMPLETIONS, EMBEDDINGS, IMAGES, MODERATIONS, RESPONSES
-from lowtide.errors import InvalidAnswer
+from lowtide.errors import ContentFiltered, InvalidAnswer, Refused, Truncated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +34,11 @@ _MADE = frozenset(
         "web_search_call",
     }
 )
+_UNFIT = {
+    "refusal": (Refused, "The model refused to answer."),
+    "content_filter": (ContentFiltered, "A content filter cut the answer off."),
+    "length": (Truncated, "The answer was cut off at the most tokens that it may have."),
+}
 _INCOMPLETE = {"max_output_tokens": "length", "content_filter": "content_filter"}
 
 
@@ -76,13 +81,30 @@ class Answer:
         """The text as an instance of the call's `output` model.
 
         Raises:
-            InvalidAnswer: The model refused (code "refusal"), was cut off (code "length" or
-                "content_filter"), or wrote what does not validate (code "invalid_output").
+            InvalidAnswer: The model refused (`Refused`), was cut off (`Truncated`,
+                `ContentFiltered`), or wrote what does not validate (code "invalid_output").
             TypeError: The call has no `output` model.
         """
         if self._parsed is None:
             self._parsed = self._validate()
         return self._parsed
+
+    def raise_for(self, *reasons: str) -> None:
+        """Raises when the answer is of no use for one of these reasons.
+
+        Args:
+            reasons: "refusal", "content_filter" or "length".
+
+        Raises:
+            Refused: The model declined to answer.
+            ContentFiltered: A content filter cut the answer off.
+            Truncated: It was cut off at the most tokens that it may have.
+        """
+        ends = {choice.get("finish_reason") for choice in _dicts(self.body.get("choices"))}
+        ends.add(self.finish_reason)
+        for reason in reasons:
+            if (self.refusal is not None) if reason == "refusal" else reason in ends:
+                raise self._invalid(reason, _UNFIT[reason][1])
 
     @property
     def usage(self) -> dict[str, Any]:
@@ -191,8 +213,7 @@ class Answer:
         text = self.text
         if text:
             return text
-        if self.refusal is not None:
-            raise self._invalid("refusal", "The model refused to answer.")
+        self.raise_for("refusal")
         return text if self._choice or self._items else self.body
 
     def _only(self, found: list[Any]) -> Any:
@@ -234,8 +255,7 @@ class Answer:
 
         if self.output is None:
             raise TypeError("this call has no output= model to parse its answer with")
-        if self.refusal is not None:
-            raise self._invalid("refusal", "The model refused to answer.")
+        self.raise_for("refusal")
         try:
             return self.output.model_validate_json(self.text)
         except ValidationError as error:
@@ -253,7 +273,10 @@ class Answer:
 
     def _invalid(self, code: str, message: str, **details: Any) -> InvalidAnswer:
         known = {"code": code, "model": self.model, "finish_reason": self.finish_reason}
-        return InvalidAnswer(message, {**known, **details})
+        kind = _UNFIT[code][0] if code in _UNFIT else InvalidAnswer
+        if kind is not InvalidAnswer:
+            known["text"] = self.refusal if code == "refusal" else self.text
+        return kind(message, {**known, **details})
 
 
 def _where(error: ValidationError, known: frozenset[str]) -> list[str]:

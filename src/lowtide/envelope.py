@@ -60,6 +60,9 @@ class Envelope(msgspec.Struct, array_like=True, kw_only=True):
         accepted_at: When the call was accepted first, epoch seconds.
         content: Content type and encoding of `body`; None for JSON in UTF-8.
         history: How the generator's requests before this one ended, oldest first; see `record`.
+        asked: How many requests were made before this one beyond those of `history`: answers that
+            did not validate were asked for again.
+        invalid: What was wrong with the answers that this request asks for again, oldest first.
         final: Whether the answer is the task's result, as for a plain function.
         output: "module:qualname" of the output model, when the call brought its own.
         many: Whether the result is a list, as an embeddings call for several inputs gives.
@@ -89,6 +92,13 @@ class Envelope(msgspec.Struct, array_like=True, kw_only=True):
     stamped_headers: list[str] | None = None
     stamps: dict[str, Any] | None = None
     headers: dict[str, Any] | None = None
+    asked: int = 0
+    invalid: list[dict[str, Any]] = []
+
+    @property
+    def step(self) -> int:
+        """Number of the request within the run of the task, from 0."""
+        return len(self.history) + self.asked
 
     @classmethod
     def seal(cls, context: Context, body: Body) -> Envelope:

@@ -95,6 +95,23 @@ class BatchFailed(LowtideError):
 class InvalidAnswer(LowtideError):
     """The answer does not validate against the task's `output` model."""
 
+    @property
+    def text(self) -> str | None:
+        """What the model wrote, where the answer is one of those below; else None."""
+        return self.details.get("text")
+
+
+class Refused(InvalidAnswer):
+    """The model declined to answer; `text` is what it said."""
+
+
+class ContentFiltered(InvalidAnswer):
+    """A content filter cut the answer off; `text` is what there is of it."""
+
+
+class Truncated(InvalidAnswer):
+    """The answer was cut off at the most tokens it may have; `text` is what there is of it."""
+
 
 class Flagged(LowtideError):
     """A moderation model flagged the input, so that it was not sent; `details` names why."""

@@ -7,11 +7,11 @@ import json
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from lowtide import steps
+from lowtide import judging, steps
 from lowtide.answer import Answer
-from lowtide.calls import Call
+from lowtide.calls import CHAT, RESPONSES, Call
 from lowtide.envelope import Body, Envelope, Outcome, record
-from lowtide.errors import BufferUnreachable, LowtideError
+from lowtide.errors import BufferUnreachable, InvalidRequest, LowtideError
 from lowtide.lane import Lane
 from lowtide.turn import Turn, many, turn_of
 
@@ -91,6 +91,23 @@ def run_now(task: BatchTask, args: Any, kwargs: Any) -> Any:
 
 
 def _ask_now(task: BatchTask, call: Call) -> Outcome:
+    """The answer that the task gets, asked for again as often as it may be."""
+    attempts: list[dict[str, Any]] = []
+    while True:
+        outcome = _ask_once(task, call)
+        if isinstance(outcome, LowtideError):
+            return outcome
+        found = judging.judge(task, Answer(*outcome, call.output), attempts)
+        if not isinstance(found, judging.Again):
+            return outcome if found is None else found.about(task=task.name)
+        attempts = found.attempts
+        try:
+            call = judging.next_call(task, call, found)
+        except InvalidRequest as refused:
+            return judging.given_up(found, refused).about(task=task.name)
+
+
+def _ask_once(task: BatchTask, call: Call) -> Outcome:
     from lowtide import accept, runtime
 
     # Checked as a batch would check it: what works eagerly works deferred.
@@ -113,9 +130,7 @@ def _result(task: BatchTask, envelope: Envelope, outcome: Outcome) -> Any:
     """A plain function's result."""
     if isinstance(outcome, LowtideError):
         raise outcome
-    endpoint, body = outcome
-    output = _model(envelope.output) if envelope.output else task.output
-    return _completed(task, Answer(endpoint, body, output), is_many=envelope.many)
+    return _completed(task, answer_of(task, envelope, outcome), is_many=envelope.many)
 
 
 def _completed(task: BatchTask, answer: Answer, *, is_many: bool) -> Any:
@@ -124,6 +139,13 @@ def _completed(task: BatchTask, answer: Answer, *, is_many: bool) -> Any:
         return steps.jsonable(task.complete(answer))
     finally:
         many.reset(token)
+
+
+def answer_of(task: BatchTask, envelope: Envelope, outcome: tuple[str, dict[str, Any]]) -> Answer:
+    """The answer to the request of `envelope`, with the output model that it was asked for."""
+    endpoint, body = outcome
+    output = task.output if endpoint in (CHAT, RESPONSES) else None
+    return Answer(endpoint, body, _model(envelope.output) if envelope.output else output)
 
 
 def _model(path: str) -> Any:

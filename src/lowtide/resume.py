@@ -17,10 +17,10 @@ from celery.exceptions import Reject
 from celery.utils.log import get_logger
 from kombu.exceptions import OperationalError
 
-from lowtide import finality, steps
+from lowtide import finality, judging, phases, steps
 from lowtide.accept import make_request, run_step, trace
 from lowtide.envelope import Envelope, Outcome, recall, unpack
-from lowtide.errors import EnvelopeError, LowtideError
+from lowtide.errors import EnvelopeError, InvalidRequest, LowtideError
 from lowtide.events import TaskEvents
 from lowtide.outcome_pipe import OutcomePipe
 from lowtide.request import Request
@@ -70,12 +70,13 @@ class Resumed:
             "RETRY": the task was sent again by Celery, with a request of its own to come;
             "REVOKED": the task was revoked meanwhile, its chord is told;
             "IGNORED": the task replaced itself, or raised `Ignore`;
-            "CONTINUED": a generator asks again: append `next` before this one is settled;
+            "CONTINUED": a generator asks its next, or the model is asked again because its answer
+            does not validate: append `next` before this one is settled;
             "SKIPPED": the task had its final state already.
             It is to be delivered later when it is
             "UNKNOWN": this replica does not know the task, or not this envelope's version;
             "AGAIN": the result backend failed: nothing is sure to be stored.
-        next: A generator's next request.
+        next: The task's next request.
     """
 
     custom_id: str
@@ -234,6 +235,12 @@ def _traced(opened: _Opened, events: TaskEvents) -> Resumed:
     request, outcome = opened.item.request, opened.item.outcome
     if isinstance(outcome, LowtideError):
         outcome = explained(outcome, request)
+    else:
+        judged = _judged(opened, outcome)
+        if isinstance(judged, Request):
+            events.buffered(opened.task, opened.task_id, judged.lane.key)
+            return Resumed(opened.custom_id, "CONTINUED", judged)
+        outcome = judged
     history = [*map(recall, opened.envelope.history), outcome]
     turn = Turn(request.task_id, history=history, envelope=opened.envelope)
     if not opened.envelope.final:
@@ -253,6 +260,24 @@ def _traced(opened: _Opened, events: TaskEvents) -> Resumed:
         return _rejected(opened, info.retval)
     events.ended(opened.task, opened.envelope, request.task_id, traced)
     return Resumed(opened.custom_id, state)
+
+
+def _judged(opened: _Opened, outcome: tuple[str, dict[str, Any]]) -> Outcome | Request:
+    """What the task gets for an answer, or the request that asks for the answer again."""
+    task, request = opened.task, opened.item.request
+    if not (task.output_retries or task.errors_on):
+        return outcome
+    try:
+        answer = phases.answer_of(task, opened.envelope, outcome)
+    except (ImportError, AttributeError):
+        return outcome  # the run itself tells that the output model is gone
+    found = judging.judge(task, answer, opened.envelope.invalid)
+    if isinstance(found, judging.Again):
+        try:
+            return judging.next_request(task, request, unpack(request.envelope), found)
+        except InvalidRequest as refused:
+            found = judging.given_up(found, refused)
+    return outcome if found is None else explained(found, request)
 
 
 def _following(opened: _Opened, step: steps.Asks, outcome: Outcome) -> Request:

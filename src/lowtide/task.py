@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, Task, shared_task
 from celery.result import GroupResult
 
-from lowtide import carried, hidden, lifetimes
+from lowtide import carried, demands, hidden, lifetimes
 from lowtide.calls import CHAT, Call, to_call
 from lowtide.carried import DEADLINE_HEADER, due_at
 from lowtide.durations import parse_duration
@@ -43,6 +43,10 @@ class BatchTask(Task):
         account: Name of the provider account in the settings.
         endpoint: Path of the API that a returned prompt or body goes to.
         output: Pydantic model that answers validate against; the result is it as a dict.
+        output_retries: How often the model is asked again, with what is wrong shown to it, when
+            its answer does not validate against the output model. Each time is paid.
+        errors_on: Which answers are errors: any of "refusal" (`Refused`), "content_filter"
+            (`ContentFiltered`) and "length" (`Truncated`).
         params: Other parameters of the API for every call, such as `{"temperature": 0}`.
         deadline: When the answer is needed, counted from the call: "6h" or seconds.
         tenant: Who pays, for the cost report and for fair shares; a call may name another.
@@ -67,6 +71,8 @@ class BatchTask(Task):
     account: str = "default"
     endpoint: str = CHAT
     output: type[BaseModel] | None = None
+    output_retries: int = 0
+    errors_on: str | Collection[str] = ()
     params: Mapping[str, Any] | None = None
     deadline: str | float | None = None
     tenant: str | None = None
@@ -95,6 +101,7 @@ class BatchTask(Task):
         if cls.deadline is not None:
             parse_duration(cls.deadline)
         carried.check(own)
+        demands.check(own)
 
     @classmethod
     def on_bound(cls, app: Celery) -> None:
@@ -201,12 +208,14 @@ def batch_task(*function: Callable[..., Any], **options: Any) -> Any:
 
     Raises:
         TypeError: The function is async, or an option's name is misspelt.
-        ValueError: `deadline`, `cache` or `max_wait` is not a duration.
+        ValueError: `deadline`, `cache` or `max_wait` is not a duration, or `errors_on` names
+            what is no reason.
     """
     options.setdefault("base", BatchTask)
     check_options(options, options["base"])
     due_at(options.get("deadline"))
     carried.check(options)
+    demands.check(options)
 
     def decorate(fun: Callable[..., Any]) -> Any:
         _check_function(fun, getattr(fun, "__name__", "task"))
