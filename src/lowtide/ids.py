@@ -32,3 +32,9 @@ def custom_id(task_id: str, run: int, step: int) -> str:
     if len(task_id) + len(tail) > MAX_LENGTH or not task_id.isascii():
         task_id = blake2b(task_id.encode(), digest_size=16).hexdigest()
     return task_id + tail
+
+
+def place(custom_id: str) -> tuple[int, int]:
+    """(run, step) of a request within its task: what came later is greater."""
+    _, run, step = custom_id.rsplit(".", 2)
+    return int(run), int(step)

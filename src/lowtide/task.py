@@ -178,6 +178,24 @@ class BatchTask(Task):
             options.setdefault("kwargsrepr", hidden.veil(kwargs or {}))
         return super().apply_async(args, kwargs, *positional, **options)
 
+    def retry(self, *args: Any, max_retries: int | None = None, **options: Any) -> Any:
+        """As Celery's. While a lost result is made again, nothing is sent a second time."""
+        from lowtide import turn
+
+        limit = self.max_retries if max_retries is None else max_retries
+        left = limit is None or (self.request.retries or 0) < limit
+        if left and turn.is_replay(self.request):
+            raise turn.WentOn
+        return super().retry(*args, max_retries=max_retries, **options)
+
+    def replace(self, sig: Any) -> Any:
+        """As Celery's. While a lost result is made again, nothing is sent a second time."""
+        from lowtide import turn
+
+        if turn.is_replay(self.request):
+            raise turn.WentOn
+        return super().replace(sig)
+
     def delay_many(self, calls: Iterable[Any], **options: Any) -> GroupResult:
         """Sends many calls in few messages; see `lowtide.bulk.delay_many`."""
         from lowtide import bulk

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from lowtide.envelope import Envelope, Outcome
 
 
+class WentOn(BaseException):
+    """A replayed task would go on: retry, or put another task in its place.
+
+    No `Exception`, so that the user's code does not take it for a failure of its own.
+    """
+
+
 @dataclass(slots=True)
 class Turn:
     """One run of one task.
@@ -33,6 +40,7 @@ class Turn:
         error: What an earlier run raised: it is raised again, for the tracer to handle.
         step: Set by the run: what it found.
         taken: The run has begun. A call of the same task from within it is another matter.
+        is_replay: The run makes a result that was lost again: it must send nothing.
     """
 
     task_id: str
@@ -42,6 +50,7 @@ class Turn:
     error: BaseException | None = None
     step: Step | None = None
     taken: bool = False
+    is_replay: bool = False
 
 
 many: ContextVar[bool] = ContextVar("lowtide_many", default=False)
@@ -67,6 +76,12 @@ def take(request: Context) -> Turn | None:
         return None
     turn.taken = True
     return turn
+
+
+def is_replay(request: Context) -> bool:
+    """Whether the run of `request` only makes a lost result again."""
+    turn = _current.get()
+    return turn is not None and turn.is_replay and turn.task_id == request.id
 
 
 def is_direct(request: Context) -> bool:

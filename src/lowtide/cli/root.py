@@ -25,6 +25,7 @@ COMMANDS = {
     "resume": "lowtide.cli.act:resume",
     "cancel": "lowtide.cli.act:cancel",
     "retry": "lowtide.cli.act:retry",
+    "replay": "lowtide.cli.replay:replay",
     "worker": "lowtide.cli.worker:worker",
     "health": "lowtide.cli.health:health",
     "settings": "lowtide.cli.settings:settings",

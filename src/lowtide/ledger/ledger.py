@@ -16,6 +16,7 @@ from lowtide.ledger.late import LateVerbs
 from lowtide.ledger.lookups import Lookups
 from lowtide.ledger.money import MoneyQueries
 from lowtide.ledger.record import RecordVerbs
+from lowtide.ledger.replays import ReplayQueries
 from lowtide.ledger.requests import RequestQueries
 from lowtide.ledger.requeue import RequeueVerbs
 from lowtide.ledger.sharing import SharingVerbs
@@ -37,6 +38,7 @@ class Ledger(
     AttemptQueries,
     SharingVerbs,
     Lookups,
+    ReplayQueries,
 ):
     """Batches, requests and money, in SQLite or PostgreSQL.
 
