@@ -29,7 +29,7 @@ _SentinelChannel: Any = kombu_redis.SentinelChannel
 _Mixin: Any = object
 # A script cannot wait. So an idle consumer waits at one of its queues for as long as this, in
 # seconds, and then looks at all of them again.
-_IDLE = 0.2
+_IDLE = 0.1
 
 
 class _Takes(_Mixin):

@@ -66,7 +66,8 @@ def seal(self: Step, lane: str) -> None:
         batch_id = rt.buffer.seal(lane, only_if_due=True)
         if batch_id is not None:
             failpoints.reach("seal.sealed")
-            rt.kick("submit", batch_id)
+            rt.timers.arm("submit", batch_id, rt.clock.now() + rt.settings.lease)
+            submit(self, batch_id)
 
     _guard(rt, "seal", lane, work)
 
@@ -94,7 +95,7 @@ def poll(self: Step, batch_ids: str | list[str]) -> None:
 
     def work() -> None:
         for batch_id, after in track(rt, ids).items():
-            _go_on(rt, "poll", batch_id, after)
+            _go_on(self, rt, "poll", batch_id, after, alone=len(ids) == 1)
 
     _guard(rt, "poll", ", ".join(ids), work)
 
@@ -174,28 +175,49 @@ def _run(
             wait = backoff(1, float(error.details.get("retry_after") or rt.settings.retry_delay))
             rt.timers.pull_in(verb, batch_id, rt.clock.now() + wait)
             raise
-        _go_on(rt, verb, batch_id, after)
+        _go_on(task, rt, verb, batch_id, after)
 
     _guard(rt, verb, batch_id, work)
 
 
-def _go_on(rt: runtime.Runtime, verb: str, batch_id: str, after: Next | None) -> None:
-    """Arms what comes next before the step's own timer goes, so that no crash loses the batch."""
+def _go_on(
+    task: Step,
+    rt: runtime.Runtime,
+    verb: str,
+    batch_id: str,
+    after: Next | None,
+    *,
+    alone: bool = True,
+) -> None:
+    """Arms what comes next before the step's own timer goes, so that no crash loses the batch.
+
+    Args:
+        alone: Whether no other batch waits for this task, so that this one may go on in it. An
+            answer then does not wait in the queue between its steps.
+    """
     if after is None:
         rt.timers.disarm(verb, batch_id)
         return
-    if after.slices:
+    numbers: list[tuple[int, ...]] = [(number,) for number in range(after.slices)] or [()]
+    here = alone and len(numbers) == 1 and _goes_on_here(rt, verb, after)
+    if after.at is not None:
+        rt.timers.arm(after.verb, after.batch_id, after.at)
+    else:
         rt.timers.arm(after.verb, after.batch_id, rt.clock.now() + rt.settings.lease)
         failpoints.reach("next.armed")
-        for number in range(after.slices):
-            rt.send(after.verb, after.batch_id, number)
-    elif after.at is None:
-        rt.kick(after.verb, after.batch_id)
-    else:
-        rt.timers.arm(after.verb, after.batch_id, after.at)
+        for number in () if here else numbers:
+            rt.send(after.verb, after.batch_id, *number)
     failpoints.reach("next.sent")
     if (after.verb, after.batch_id) != (verb, batch_id):
         rt.timers.disarm(verb, batch_id)
+    if here:
+        _STEPS[after.verb](task, after.batch_id, *numbers[0])
+
+
+def _goes_on_here(rt: runtime.Runtime, verb: str, after: Next) -> bool:
+    if (verb, after.verb) == ("fetch", "deliver"):
+        return rt.settings.deliver_queue in (None, rt.settings.queue)
+    return (verb, after.verb) == ("poll", "fetch")
 
 
 def _guard(rt: runtime.Runtime, verb: str, subject: str, work: Callable[[], Any]) -> None:
