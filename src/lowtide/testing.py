@@ -165,14 +165,26 @@ def lowtide_app(lowtide_stack: LowtideStack) -> Iterator[Celery]:
 def lowtide_worker(lowtide_app: Celery) -> Iterator[Any]:
     """A worker for ``lowtide_app`` in a thread of this process; it ends with the test."""
     from celery.contrib.testing.worker import start_worker
+    from celery.signals import setup_logging
 
     from lowtide import runtime
 
+    def keep(**_: Any) -> None:
+        """Celery would set the root logger's level and handlers, for all later tests."""
+
     runtime.of(lowtide_app)
-    with start_worker(
-        lowtide_app, pool="threads", concurrency=4, perform_ping_check=False, shutdown_timeout=_WAIT
-    ) as worker:
-        yield worker
+    setup_logging.connect(keep)
+    try:
+        with start_worker(
+            lowtide_app,
+            pool="threads",
+            concurrency=4,
+            perform_ping_check=False,
+            shutdown_timeout=_WAIT,
+        ) as worker:
+            yield worker
+    finally:
+        setup_logging.disconnect(keep)
 
 
 @pytest.fixture
