@@ -100,8 +100,9 @@ class Answer:
             ContentFiltered: A content filter cut the answer off.
             Truncated: It was cut off at the most tokens that it may have.
         """
-        ends = {choice.get("finish_reason") for choice in _dicts(self.body.get("choices"))}
-        ends.add(self.finish_reason)
+        # A list: what a service puts there need not be hashable.
+        ends = [choice.get("finish_reason") for choice in _dicts(self.body.get("choices"))]
+        ends.append(self.finish_reason)
         for reason in reasons:
             if (self.refusal is not None) if reason == "refusal" else reason in ends:
                 raise self._invalid(reason, _UNFIT[reason][1])
