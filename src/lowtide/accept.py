@@ -18,9 +18,9 @@ from celery.app.trace import task_has_custom, trace_task
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
-from lowtide import carried, failpoints, runtime, steps
+from lowtide import carried, failpoints, quiet, runtime, steps
 from lowtide.envelope import Body, Envelope, Outcome, record
-from lowtide.errors import BufferUnreachable, InvalidRequest
+from lowtide.errors import BufferUnreachable, InvalidRequest, LedgerUnavailable
 from lowtide.ids import custom_id, run_number
 from lowtide.request import Request, digest, encode
 from lowtide.turn import Turn, turn_of
@@ -218,6 +218,10 @@ def _first_phase(app: Celery, message: Incoming, hostname: str) -> Accepted | _W
     turn = Turn(context.id)
     try:
         turn.history = earlier_answers(task, context)
+    except LedgerUnavailable as error:
+        quiet.warn(logger, "ledger", "Task %s goes back to its queue: %s", message.task, error)
+        return Accepted("returned")
+    try:
         step = run_step(task, context, turn)
         if isinstance(step, steps.Asks):
             envelope = Envelope.seal(context, message.body)
@@ -277,7 +281,7 @@ def _append(app: Celery, waiting: Sequence[_Waiting]) -> list[Accepted]:
     try:
         hand_over(app, [item.request for item in waiting])
     except BufferUnreachable as error:
-        logger.warning("%s", error)
+        quiet.warn(logger, "redis", "%s", error)
         return [Accepted("returned") for _ in waiting]
     except Exception as error:
         if len(waiting) > 1:

@@ -11,7 +11,7 @@ from lowtide import judging, steps
 from lowtide.answer import Answer
 from lowtide.calls import CHAT, RESPONSES, Call
 from lowtide.envelope import Body, Envelope, Outcome, record
-from lowtide.errors import BufferUnreachable, InvalidRequest, LowtideError
+from lowtide.errors import BufferUnreachable, InvalidRequest, LedgerUnavailable, LowtideError
 from lowtide.lane import Lane
 from lowtide.turn import Turn, many, turn_of
 
@@ -44,7 +44,7 @@ def defer(task: BatchTask, args: Any, kwargs: Any) -> Any:
 
     Raises:
         Deferred: The request is in its lane's buffer.
-        Returned: The buffer could not be reached; the message is to go back.
+        Returned: Buffer or ledger could not be reached; the message is to go back.
         Exception: What the user's code raises.
     """
     from lowtide import accept, worker_request
@@ -58,8 +58,11 @@ def defer(task: BatchTask, args: Any, kwargs: Any) -> Any:
         "chord": context.chord,
     }
     body = Body.of(args, kwargs, embed, task.serializer or "json")
-    with turn_of(Turn(context.id, taken=True)):
+    try:
         history = accept.earlier_answers(task, context)
+    except LedgerUnavailable as error:
+        raise worker_request.Returned(error.message) from error
+    with turn_of(Turn(context.id, taken=True)):
         step = steps.advance(task.build(*args, **kwargs), history, task.to_call)
     if isinstance(step, steps.Done):
         return step.value

@@ -16,7 +16,7 @@ from celery import Celery, current_app
 from celery.exceptions import OperationalError
 from celery.utils.log import get_logger
 
-from lowtide import failpoints
+from lowtide import failpoints, quiet
 from lowtide.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class Runtime:
         try:
             self.app.tasks[f"lowtide.{verb}"].apply_async(args, retry=False)
         except OperationalError as error:
-            logger.warning("lowtide.%s waits for its timer: the broker refused it: %s", verb, error)
+            quiet.warn(logger, "broker", "lowtide.%s waits: the broker refused it: %s", verb, error)
 
     def run_now(self, lane: Lane, body: dict[str, Any]) -> dict[str, Any]:
         """One request through the synchronous API, at full price.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
 
-from lowtide import control, failpoints, limits
+from lowtide import control, failpoints, limits, quiet
 from lowtide.decide import backoff, expected_end, next_poll
 from lowtide.errors import (
     AccountPaused,
@@ -93,7 +93,9 @@ def _advance(rt: Runtime, lease: Lease, batch: BatchRow) -> Next | None:
         return Next("fetch", batch.id)
     except ProviderUnavailable as error:
         wait = float(error.details.get("retry_after") or _patience(rt, batch))
-        logger.warning("Batch %s is tried again in %.0f s: %s", batch.id, wait, error)
+        quiet.warn(
+            logger, "provider", "Batch %s is tried again in %.0f s: %s", batch.id, wait, error
+        )
         return Next("submit", batch.id, at=rt.clock.now() + wait)
     if batch.state != BatchState.SUBMITTED:
         return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
 
-from lowtide import failpoints, limits
+from lowtide import failpoints, limits, quiet
 from lowtide.decide import next_poll
 from lowtide.errors import ProviderError, StateError
 from lowtide.leases import held
@@ -55,7 +55,7 @@ def _track_account(
     try:
         remotes = rt.provider(account).statuses([str(batch.provider_batch_id) for batch in batches])
     except ProviderError as error:
-        logger.warning("Account %s: status not read, trying again: %s", account, error)
+        quiet.warn(logger, "provider", "Account %s: status not read: %s", account, error)
         return {batch.id: _again(rt, batch) for batch in batches}
     after: dict[str, Next | None] = {}
     for batch in batches:

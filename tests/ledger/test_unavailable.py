@@ -190,3 +190,18 @@ def test_an_outage_of_the_source_is_not_taken_for_one_of_the_ledger(ledger: Ledg
 
     with pytest.raises(OSError, match="the source is gone"):
         ledger.record(new_batch("b1"), lines())
+
+
+@pytest.mark.parametrize("what", ["COLUMN task_id TO other", "TO other"])
+def test_a_database_that_lacks_something_says_what_to_do(ledger: Ledger, what: str) -> None:
+    back = "ALTER TABLE lowtide_requests RENAME COLUMN other TO task_id"
+    if "COLUMN" not in what:
+        back = "ALTER TABLE other RENAME TO lowtide_requests"
+    with ledger._db.write() as connection:
+        connection.exec_driver_sql(f"ALTER TABLE lowtide_requests RENAME {what}")
+    try:
+        with pytest.raises(LedgerUnavailable, match="restart a worker, which brings it up to date"):
+            ledger.task("t1")
+    finally:
+        with ledger._db.write() as connection:
+            connection.exec_driver_sql(back)

@@ -121,8 +121,9 @@ class Database:
             if not _passing(error):
                 raise
             reason = str(getattr(error, "orig", None) or error).strip().split("\n")[0]
+            advice = "; restart a worker, which brings it up to date" if _outdated(error) else ""
             raise LedgerUnavailable(
-                f"The ledger {self.name} cannot be used: {reason}; work waits.",
+                f"The ledger {self.name} cannot be used: {reason}; work waits{advice}.",
                 {"database": self.name},
             ) from error
 
@@ -197,8 +198,8 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _passing(error: Exception) -> bool:
-    """Whether the same call may succeed later: no connection, a lock, a full disk."""
-    if isinstance(error, PoolTimeout):
+    """Whether the same call may succeed later: no connection, a lock, a full disk, no table yet."""
+    if isinstance(error, PoolTimeout) or _outdated(error):
         return True
     if isinstance(error, DBAPIError):
         if error.connection_invalidated:
@@ -208,6 +209,15 @@ def _passing(error: Exception) -> bool:
         kind.__name__ in ("OperationalError", "InterfaceError")
         and kind.__module__.partition(".")[0] in ("sqlite3", "psycopg")
         for kind in type(error).__mro__
+    )
+
+
+def _outdated(error: Exception) -> bool:
+    """Whether a table or column is missing: the database is of an older release, or emptied."""
+    known = getattr(error, "orig", None)
+    lacks = ("no such table", "no such column", "has no column named")
+    return type(known).__name__ in ("UndefinedTable", "UndefinedColumn") or (
+        type(known).__name__ == "OperationalError" and any(each in str(known) for each in lacks)
     )
 
 
