@@ -9,7 +9,7 @@ import pytest
 
 from lowtide.clock import SimulatedClock
 from lowtide.ledger import Ledger
-from lowtide.ledger.tables import ATTEMPTS, BATCHES, REQUESTS
+from lowtide.ledger.tables import ATTEMPTS, BATCHES, OUTBOX, REQUESTS
 from tests.plugins.postgres import PostgresServer
 
 
@@ -54,6 +54,7 @@ def ledger(url: str, clock: SimulatedClock) -> Iterator[Ledger]:
 def empty(ledger: Ledger) -> None:
     """Deletes all rows."""
     with ledger._db.write() as connection:
+        connection.execute(OUTBOX.delete())
         connection.execute(ATTEMPTS.delete())
         connection.execute(REQUESTS.delete())
         connection.execute(BATCHES.delete())

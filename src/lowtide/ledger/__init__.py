@@ -3,6 +3,7 @@
 from lowtide.ledger.attempts import Attempt
 from lowtide.ledger.ledger import Ledger
 from lowtide.ledger.money import By
+from lowtide.ledger.outbox import Backlog, Message, NewMessage, Postponed
 from lowtide.ledger.requeue import new_batch_id
 from lowtide.ledger.rows import (
     FORMAT,
@@ -28,6 +29,7 @@ __all__ = [
     "OPEN",
     "OUTCOMES",
     "Attempt",
+    "Backlog",
     "BatchFields",
     "BatchRow",
     "BatchState",
@@ -37,9 +39,12 @@ __all__ = [
     "Due",
     "Lease",
     "Ledger",
+    "Message",
     "NewBatch",
+    "NewMessage",
     "NewRequest",
     "Outcome",
+    "Postponed",
     "Recorded",
     "RequestRow",
     "RequestState",

@@ -16,8 +16,9 @@ from typing import Any
 from sqlalchemy import ARRAY, Column, Connection, bindparam, func, literal, null, select, update
 
 from lowtide.clock import Clock
-from lowtide.ledger import sharing, sql
+from lowtide.ledger import outbox, sharing, sql
 from lowtide.ledger.engine import Database
+from lowtide.ledger.outbox import NewMessage
 from lowtide.ledger.rows import ClaimedRow, Outcome
 from lowtide.ledger.tables import REQUESTS
 from lowtide.ledger.transitions import RequestState, check_outcome
@@ -88,7 +89,11 @@ class ClaimVerbs:
         return len(ours)
 
     def settle(
-        self, owner: str, outcomes: Sequence[Outcome], sharing_line: Collection[str] = ()
+        self,
+        owner: str,
+        outcomes: Sequence[Outcome],
+        sharing_line: Collection[str] = (),
+        messages: Sequence[NewMessage] = (),
     ) -> int:
         """Writes outcomes of requests that `owner` has claimed, and ends the claims.
 
@@ -96,6 +101,8 @@ class ClaimVerbs:
             owner: Who claimed them.
             outcomes: What became of them.
             sharing_line: custom_ids of those that may share their line: of each line one pays.
+            messages: What destinations are to be told of them; into the outbox in the same
+                transaction, for those that are written.
 
         Returns:
             How many were written. Requests that have an outcome already, or that somebody else
@@ -114,6 +121,8 @@ class ClaimVerbs:
             if rows:
                 write = _write_each if self._db.sqlite else _write_at_once
                 write(connection, rows, self._clock.now())
+            told = [message for message in messages if message.custom_id in ours]
+            outbox.write(self._db, connection, told, self._clock.now())
         return len(ours)
 
     def _ours(self, connection: Connection, custom_ids: Collection[str], owner: str) -> set[str]:

@@ -15,6 +15,7 @@ from lowtide.ledger.enqueued import EnqueuedQueries
 from lowtide.ledger.late import LateVerbs
 from lowtide.ledger.lookups import Lookups
 from lowtide.ledger.money import MoneyQueries
+from lowtide.ledger.outbox import OutboxVerbs
 from lowtide.ledger.record import RecordVerbs
 from lowtide.ledger.replays import ReplayQueries
 from lowtide.ledger.requests import RequestQueries
@@ -39,6 +40,7 @@ class Ledger(
     SharingVerbs,
     Lookups,
     ReplayQueries,
+    OutboxVerbs,
 ):
     """Batches, requests and money, in SQLite or PostgreSQL.
 

@@ -145,6 +145,24 @@ class Attempt(_Base, table=True):
     message: str | None = Field(sa_type=Text)
 
 
+class OutboxEntry(_Base, table=True):
+    """One result that a destination is to be told; see `outbox.Message`."""
+
+    __tablename__ = "lowtide_outbox"
+    __table_args__ = (Index(None, "destination", "next_at"),)
+
+    destination: str = Field(sa_type=_ID, primary_key=True)
+    custom_id: str = Field(sa_type=_ID, primary_key=True)
+    batch_id: str | None = Field(sa_type=_ID)
+    created_at: float = _double(null=False)
+    next_at: float = _double(null=False)
+    attempts: int
+    claim: str | None = Field(sa_type=Text)
+    error: str | None = Field(sa_type=Text)
+    blob: bytes = Field(sa_type=LargeBinary)
+
+
 BATCHES = cast(Table, Batch.__table__)  # type: ignore[attr-defined]
 REQUESTS = cast(Table, Request.__table__)  # type: ignore[attr-defined]
 ATTEMPTS = cast(Table, Attempt.__table__)  # type: ignore[attr-defined]
+OUTBOX = cast(Table, OutboxEntry.__table__)  # type: ignore[attr-defined]
