@@ -114,6 +114,31 @@ def test_nobody_joins_what_has_its_answer(twins: Ledger) -> None:
     assert twins.join([same("e.0.0")]) == {"e.0.0": "b2"}
 
 
+class TestOfAnAnsweredLine:
+    """A batch that ended, with an answer that somebody has and another does not have yet."""
+
+    @pytest.fixture(autouse=True)
+    def _ended(self, twins: Ledger) -> None:
+        advance(twins, "b1", BatchState.FETCHED)
+        deliver(twins, "b1", "a.0.0")
+
+    def test_a_new_call_still_gets_it(self, twins: Ledger) -> None:
+        assert twins.join([same("d.0.0")]) == {"d.0.0": "b1"}
+        assert recorded(twins, "b2", [same("e.0.0")]).joined == {"e.0.0": "b1"}
+
+    @pytest.mark.parametrize("again", ["a.1.0", "a.0.1"])
+    def test_a_retry_or_a_next_step_asks_anew(self, twins: Ledger, again: str) -> None:
+        assert twins.join([same(again)]) == {}
+        assert recorded(twins, "b2", [same(again)]).joined == {}
+        assert file_of(twins, "b2") == [again]
+
+    def test_retries_share_a_line_again(self, twins: Ledger) -> None:
+        recorded(twins, "b2", [same("a.1.0"), same("x.1.0")])
+
+        assert file_of(twins, "b2") == ["a.1.0"]
+        assert twins.join([same("c.1.0"), same("d.0.0")]) == {"c.1.0": "b2", "d.0.0": "b2"}
+
+
 class TestJoin:
     def test_it_is_recorded_at_once(self, twins: Ledger) -> None:
         advance(twins, "b1", BatchState.SUBMITTED)

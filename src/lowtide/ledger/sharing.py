@@ -18,13 +18,16 @@ from lowtide.ledger import sql
 from lowtide.ledger.engine import Database
 from lowtide.ledger.rows import NewRequest, Outcome
 from lowtide.ledger.tables import BATCHES, REQUESTS
-from lowtide.ledger.transitions import RequestState
+from lowtide.ledger.transitions import BatchState, RequestState
 
 _ROW = REQUESTS.c
 # PostgreSQL advisory locks, "lowsha" and "lowpay": who shares, and who pays, is decided by one
 # transaction at a time.
 _SHARING = 0x6C6F77736861
 _PAYING = 0x6C6F77706179
+# The end of the custom_id of a task's first request.
+_FIRST = ".0.0"
+_ENDED = frozenset({BatchState.ENDED, BatchState.FETCHED})
 SHARED = "shared"
 """The tier of an answer that another request of the same line pays."""
 
@@ -37,11 +40,20 @@ class Line:
         name: Its custom_id in the batch's file.
         batch_id: The batch that it is in.
         attempt: How often it was sent, this time included.
+        ended: Whether the provider has done with its batch, so that its answer may be there.
     """
 
     name: str
     batch_id: str
     attempt: int
+    ended: bool = False
+
+    def takes(self, custom_id: str) -> bool:
+        """Whether a request may wait for this line.
+
+        One that is made because of an answer, as by a retry, is not to get that answer again.
+        """
+        return not self.ended or custom_id.endswith(_FIRST)
 
 
 class SharingVerbs:
@@ -75,10 +87,13 @@ class SharingVerbs:
         with self._db.write() as connection:
             _one_at_a_time(self._db, connection, _SHARING)
             lines = _open_lines(self._db, connection, keys)
-            fresh = [(row, lines[row.share_key]) for row in rows if row.share_key in lines]
-            if fresh:
-                now = self._clock.now()
-                values = [_follower(row, line, now) for row, line in fresh]
+            now = self._clock.now()
+            values = [
+                _follower(row, line, now)
+                for row in rows
+                if (line := lines.get(str(row.share_key))) and line.takes(row.custom_id)
+            ]
+            if values:
                 connection.execute(sql.insert_requests(self._db), values)
             found = connection.execute(known).all()
         return {
@@ -148,7 +163,7 @@ def settle_in(
     changes = []
     for custom_id, key in connection.execute(new).all():
         line = lines.get(key)
-        if line is None:
+        if line is None or not line.takes(custom_id):
             lines[key] = Line(custom_id, batch_id, 1)
             continue
         if line.batch_id != batch_id:
@@ -253,10 +268,15 @@ def _shares(db: Database, batch_id: str, names: Collection[str]) -> Any:
 
 def _same(db: Database, keys: Collection[str]) -> Any:
     """Selects requests without an outcome that have one of `keys`."""
-    return select(_ROW.custom_id, _ROW.share_key, _ROW.shares, _ROW.batch_id, _ROW.attempt).where(
-        _ROW.share_key.is_not(None),
-        sql.among(db, _ROW.share_key, keys),
-        _ROW.state == RequestState.RECORDED,
+    columns = (_ROW.custom_id, _ROW.share_key, _ROW.shares, _ROW.batch_id, _ROW.attempt)
+    return (
+        select(*columns, BATCHES.c.state)
+        .join(BATCHES, BATCHES.c.id == _ROW.batch_id)
+        .where(
+            _ROW.share_key.is_not(None),
+            sql.among(db, _ROW.share_key, keys),
+            _ROW.state == RequestState.RECORDED,
+        )
     )
 
 
@@ -265,12 +285,16 @@ def _open_lines(
 ) -> dict[str, Line]:
     """share_key → the line that is waited for; for the rest of the transaction it stays so.
 
+    Where there are two, as after a retry, the one without an answer yet.
+
     One request of each line is locked: as long as it has no outcome its batch is not closed, and
     it is not sent again elsewhere. Its batch is locked first, as by those who move requests.
     """
     query = _same(db, keys).where(_ROW.batch_id != apart_from).order_by(_ROW.custom_id.desc())
     while True:
-        found = {row.share_key: row for row in connection.execute(query)}
+        rows = connection.execute(query).all()
+        found = {row.share_key: row for row in rows if row.state in _ENDED}
+        found |= {row.share_key: row for row in rows if row.state not in _ENDED}
         if not found or db.sqlite:  # SQLite: nobody else writes now
             break
         held = sorted({row.batch_id for row in found.values()})
@@ -290,7 +314,7 @@ def _open_lines(
         if {row[0]: row[1] for row in still} == which:
             break
     return {
-        key: Line(row.shares or row.custom_id, row.batch_id, row.attempt)
+        key: Line(row.shares or row.custom_id, row.batch_id, row.attempt, row.state in _ENDED)
         for key, row in found.items()
     }
 
