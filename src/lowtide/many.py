@@ -1,19 +1,27 @@
-"""The results of many calls, which begin to listen when somebody waits for them."""
+"""The results of many calls, which take little to make and little to wait for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
+from time import monotonic
 from typing import Any
 
+from celery.exceptions import TimeoutError as NotYet
 from celery.result import GroupResult
 from vine.synchronization import barrier
 
+_AT_ONCE = 1000
+# Looking at all results takes no more than this share of the time.
+_LOOKING = 0.02
+
 
 class ManyResults(GroupResult):
-    """A `GroupResult` that is cheap to make.
+    """A `GroupResult` that is cheap to make and to wait for.
 
-    Celery's subscribes to each result's channel as soon as it is made, which for thousands of
-    calls takes longer than to send them. This one does so when it is waited for.
+    Celery's subscribes to each result's channel, which for thousands of calls takes longer than
+    to send them. This one reads many results at once and waits for the last that is not there yet;
+    by then more have come.
     """
 
     def __init__(self, id: str | None = None, results: Any = None, **options: Any) -> None:  # noqa: A002 - Celery's name
@@ -25,11 +33,43 @@ class ManyResults(GroupResult):
         self._listen()
         return super().then(callback, on_error, weak=weak)
 
-    def iter_native(self, *args: Any, **options: Any) -> Iterator[Any]:
-        """(task id, outcome) of each as it comes; `.get()` is made of this."""
-        self._listen()
-        found: Iterator[Any] = super().iter_native(*args, **options)
-        return found
+    def iter_native(
+        self,
+        timeout: float | None = None,
+        interval: float = 0.5,
+        no_ack: bool = True,  # noqa: FBT001, FBT002 - Celery's signature
+        on_message: Callable[[Any], None] | None = None,
+        on_interval: Callable[[], None] | None = None,
+    ) -> Iterator[tuple[str, Any]]:
+        """(task id, outcome) of each soon after it came; `.get()` is made of this.
+
+        Raises:
+            celery.exceptions.TimeoutError: Some have not come within `timeout` seconds.
+        """
+        if self._listens or not hasattr(self.backend, "mget"):
+            self._listen()
+            yield from super().iter_native(timeout, interval, no_ack, on_message, on_interval)
+            return
+        end = None if timeout is None else monotonic() + timeout
+        pending = {result.id: result for result in self.results}
+        while pending:
+            began = monotonic()
+            found = list(self._ready(list(pending), on_message))
+            wait = max(interval or 0.0, (monotonic() - began) / _LOOKING)
+            for task_id, outcome in found:
+                pending.pop(task_id)._maybe_set_cache(outcome)  # noqa: SLF001 - as Celery's own do
+                yield task_id, outcome
+            if on_interval is not None:
+                on_interval()
+            if pending:
+                _wait_for_one(next(reversed(pending.values())), wait, end)
+
+    def _ready(self, ids: list[str], on_message: Any) -> Iterator[tuple[str, Any]]:
+        some = iter(ids)
+        while chunk := list(islice(some, _AT_ONCE)):
+            yield from self.backend.get_many(
+                chunk, interval=0, max_iterations=1, on_message=on_message
+            )
 
     def _listen(self) -> None:
         if self._listens:
@@ -38,3 +78,13 @@ class ManyResults(GroupResult):
         for result in self.results:
             self._on_full.add(result)
         self._on_full.finalize()
+
+
+def _wait_for_one(result: Any, seconds: float, end: float | None) -> None:
+    left = seconds if end is None else min(seconds, end - monotonic())
+    if left <= 0:
+        raise NotYet("The operation timed out.")
+    try:
+        result.get(timeout=left, propagate=False, disable_sync_subtasks=False)
+    except NotYet:
+        return
