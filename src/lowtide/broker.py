@@ -39,6 +39,10 @@ class _Takes(_Mixin):
     _waits = 0
     _may_wait = False
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._unnoted: set[str] = set()
+        super().__init__(*args, **options)
+
     def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's own
         queues = self._queue_cycle.consume(len(self.active_queues))
         if not queues:
@@ -50,12 +54,21 @@ class _Takes(_Mixin):
         self._brpop_sent_at = monotonic()
         self.client.connection.send_command(*command)
 
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **options: Any) -> Any:  # noqa: FBT001 - kombu's own
+        # What is never acknowledged, such as replies to `celery inspect`, is taken and no more.
+        (self._unnoted.add if no_ack else self._unnoted.discard)(queue)
+        return super().basic_consume(queue, no_ack, *args, **options)
+
+    def _queue(self, name: str) -> str:
+        return name.rsplit(self.sep, 1)[0]
+
     def _by_priority(self, queues: Sequence[str]) -> list[str]:
         return [self._q_for_pri(queue, step) for step in self.priority_steps for queue in queues]
 
     def _take(self) -> list[Any]:
         names = [self.unacked_key, self.unacked_index_key, *self._asked]
-        return ["EVAL", _script(), len(names), *map(self._named, names), repr(time())]
+        noted = "".join(str(int(self._queue(name) not in self._unnoted)) for name in self._asked)
+        return ["EVAL", _script(), len(names), *map(self._named, names), repr(time()), noted]
 
     def _wait(self, queues: Sequence[str]) -> list[Any]:
         # Nothing is taken: the next message goes back to where it was, in one step.
@@ -74,7 +87,7 @@ class _Takes(_Mixin):
             if not self._asked or not found:
                 self._may_wait = bool(self._asked)
                 raise Empty
-            queue = self._asked[found[0]].rsplit(self.sep, 1)[0]
+            queue = self._queue(self._asked[found[0]])
             self._queue_cycle.rotate(queue)
             self.connection._deliver(_message(_decoded(found[1])), queue)  # noqa: SLF001
             return True

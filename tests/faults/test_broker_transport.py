@@ -123,6 +123,29 @@ def test_an_idle_consumer_waits_at_each_queue_and_takes_nothing_by_waiting(
     assert redis.llen("second") == 0
 
 
+def test_what_is_not_acknowledged_is_taken_and_no_more(
+    connection: Connection, redis: Redis
+) -> None:
+    send(connection, QUEUES[0], "a")
+    send(connection, QUEUES[1], "b")
+    got: list[str] = []
+
+    def keep(body: str, _: Any) -> None:
+        got.append(body)
+
+    with (
+        Consumer(connection.channel(), QUEUES[:1], callbacks=[keep], no_ack=True),
+        Consumer(connection.channel(), QUEUES[1:], callbacks=[keep]),
+    ):
+        while len(got) < 2:
+            connection.drain_events(timeout=20)
+
+        [held] = redis.hvals("unacked")
+
+    assert b'"routing_key": "second"' in held
+    assert sorted(got) == ["a", "b"]
+
+
 def test_workers_with_kombus_own_transport_share_the_queues(redis_url: str) -> None:
     with (
         Connection(redis_url) as plain,
