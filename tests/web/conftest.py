@@ -42,13 +42,14 @@ def rt(
     )
     app.conf.lowtide = settings
 
-    @app.task(base=BatchTask, model="gpt-5-mini", name="tasks.summarize", shared=False)
+    # Made now, as otherwise a task of this name that another test's module shares goes first.
+    @app.task(base=BatchTask, model="gpt-5-mini", name="tasks.summarize", shared=False, lazy=False)
     def summarize(text: str, max_words: int = 60) -> str:
         if text == "boom":
             raise ValueError("this text cannot be")
         return f"Summarise in {max_words} words: {text}"
 
-    @app.task(base=BatchTask, model="gpt-5-mini", name="tasks.prompt", shared=False)
+    @app.task(base=BatchTask, model="gpt-5-mini", name="tasks.prompt", shared=False, lazy=False)
     def prompt(text: str) -> str:
         return text
 
