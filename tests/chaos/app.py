@@ -41,6 +41,11 @@ def plain(text: str) -> str:
     return f"Summarise:\n\n{text}"
 
 
+@batch_task(name="chaos.shared", model=MODEL, coalesce=True)
+def shared(text: str) -> str:
+    return f"Summarise:\n\n{text}"
+
+
 @batch_task(name="chaos.bad", model=MODEL)
 def bad(text: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], "temperature": 99}

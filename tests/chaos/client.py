@@ -57,13 +57,14 @@ class Client:
             "bad": self._bad,
             "many": self._many,
             "twice": self._twice,
+            "shared": self._shared,
         }
 
     def send(self, kind: str | None = None, count: int = 1) -> None:
         """Sends `count` calls of a kind; of a random one if None."""
         names = list(self._senders)
         for _ in range(count):
-            chosen = kind or self._random.choices(names, (40, 10, 8, 15, 8, 4, 5))[0]
+            chosen = kind or self._random.choices(names, (40, 10, 8, 15, 8, 4, 5, 6))[0]
             known = len(self.expected)
             self._senders[chosen]()
             self.kinds[chosen] += 1
@@ -112,6 +113,12 @@ class Client:
             self._task("plain").apply_async((text,), task_id=task_id)
 
         self._publish({task_id: answer(f"Summarise:\n\n{text}")}, publish)
+
+    def _shared(self) -> None:
+        """Three calls that ask the same."""
+        text = self._text()
+        for _ in range(3):
+            self._one("shared", text, answer(f"Summarise:\n\n{text}"))
 
     def _chain(self) -> None:
         text = self._text()
