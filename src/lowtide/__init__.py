@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lowtide.following import GroupProgress, as_completed, progress
     from lowtide.forecast import Estimate, dry_run
     from lowtide.moderation import checked
+    from lowtide.named import named_backend
     from lowtide.reference import TaskReference, task_ref
     from lowtide.result import BatchResult
     from lowtide.task import BatchTask, batch_task
@@ -63,6 +64,7 @@ _HOMES = {
     ),
     "lowtide.following": ("GroupProgress", "as_completed", "progress"),
     "lowtide.moderation": ("checked",),
+    "lowtide.named": ("named_backend",),
     "lowtide.reference": ("TaskReference", "task_ref"),
     "lowtide.result": ("BatchResult",),
     "lowtide.task": ("BatchTask", "batch_task"),
@@ -105,6 +107,7 @@ __all__ = [
     "embed",
     "image",
     "moderate",
+    "named_backend",
     "progress",
     "respond",
     "task_ref",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from celery import Celery, Task
@@ -16,6 +17,7 @@ from kombu.utils.uuid import uuid
 from lowtide import carried, lifetimes, tracing
 from lowtide.carried import DEADLINE_HEADER, due_at
 from lowtide.many import ManyResults
+from lowtide.result import BatchResult
 
 if TYPE_CHECKING:
     from lowtide.task import BatchTask
@@ -56,8 +58,9 @@ def delay_many(
         headers: Headers of each call.
         task_ids: Ids of the calls, in their order; new ones when left out. Sending a call again
             under the id that it has is harmless.
-        options: `tenant=`, `coalesce=`, `cache=` and `max_wait=` as for `BatchTask.apply_async`;
-            and Celery's options for where and how messages go: `queue=`, `priority=`, …
+        options: `tenant=`, `coalesce=`, `cache=`, `max_wait=`, `result_backend=` and
+            `deliver_to=` as for `BatchTask.apply_async`; and Celery's options for where and how
+            messages go: `queue=`, `priority=`, …
 
     Returns:
         The results in the order of `calls`. With a chord, the chord's result; its `parent` is
@@ -65,7 +68,11 @@ def delay_many(
     """
     arguments = [arguments_of(call) for call in calls]
     group = uuid()
-    make = task.AsyncResult if task is not None else app.AsyncResult
+    own = carried.take(options)
+    make: Callable[[str], AsyncResult] = task.AsyncResult if task is not None else app.AsyncResult
+    backend = carried.names_backend(own)
+    if backend is not None:
+        make = partial(BatchResult, app=app, task_name=name, result_backend=backend)
     given = task_ids or [uuid() for _ in arguments]
     members = [make(task_id) for task_id, _ in zip(given, arguments, strict=True)]
     results = ManyResults(group, members, app=app)
@@ -76,7 +83,7 @@ def delay_many(
         "headers": {
             **tracing.carried(name, len(arguments)),
             **(headers or {}),
-            **carried.take(options),
+            **own,
             **({} if due is None else {DEADLINE_HEADER: due}),
         },
         "ignore_result": options.pop("ignore_result", None),

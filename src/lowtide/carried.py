@@ -6,7 +6,7 @@ Light to import, for apps that only send tasks.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from lowtide.task import BatchTask
 
 DEADLINE_HEADER = "lowtide_deadline"
+RESULTS = "results:"
+"""What the name of a result backend starts with where it stands beside those of destinations."""
 _OPTIONS = ("tenant", "coalesce", "cache", "max_wait")
+_RECIPIENTS = ("deliver_to", "result_backend")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +55,11 @@ def take(options: dict[str, Any]) -> dict[str, Any]:
     """Takes lowtide's own out of the options of a call, as headers.
 
     Raises:
-        TypeError: `tenant` is no str.
+        TypeError: `tenant`, `result_backend` or a name in `deliver_to` is no str.
         ValueError: `cache` or `max_wait` is no duration.
     """
     headers = {}
-    for name in _OPTIONS:
+    for name in (*_OPTIONS, *_RECIPIENTS):
         value = options.pop(name, None)
         if value is not None:
             headers[_header(name)] = _checked(name, value)
@@ -67,10 +70,10 @@ def check(options: Mapping[str, Any]) -> None:
     """Refuses values that a task's own options cannot have.
 
     Raises:
-        TypeError: `tenant` is no str.
+        TypeError: `tenant`, `result_backend` or a name in `deliver_to` is no str.
         ValueError: `cache` or `max_wait` is no duration.
     """
-    for name in _OPTIONS:
+    for name in (*_OPTIONS, *_RECIPIENTS):
         if options.get(name) is not None:
             _checked(name, options[name])
 
@@ -93,6 +96,38 @@ def read(task: BatchTask, headers: Mapping[str, Any] | None) -> Carried:
     )
 
 
+def names_backend(headers: Mapping[str, Any]) -> str | None:
+    """Name of the result backend that a call itself asks for, apart from the app's own."""
+    name = headers.get(_header("result_backend"))
+    return None if name is None else str(name)
+
+
+def read_from(result: Any, headers: Mapping[str, Any]) -> Any:
+    """`result`, which reads from the result backend that its call asks for."""
+    name = names_backend(headers)
+    if name is not None and hasattr(result, "read_from"):
+        result.read_from(name)
+    return result
+
+
+def recipients(task: Any, headers: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Who is told how a call ends, apart from its caller: names as the outbox has them.
+
+    Args:
+        task: The Celery task; one that is no batch task tells nobody.
+        headers: Of the call.
+    """
+    told = headers or {}
+    to = told.get(_header("deliver_to"), getattr(task, "deliver_to", None))
+    backend = told.get(_header("result_backend")) or getattr(task, "result_backend", None)
+    names = tuple(_names(to)) if to else ()
+    return (*names, RESULTS + str(backend)) if backend else names
+
+
+def _names(value: str | Collection[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(dict.fromkeys(value))
+
+
 def _header(name: str) -> str:
     return f"lowtide_{name}"
 
@@ -100,6 +135,14 @@ def _header(name: str) -> str:
 def _checked(name: str, value: Any) -> Any:
     if name == "coalesce":
         return bool(value)
+    if name == "deliver_to":
+        if not all(isinstance(each, str) for each in _names(value)):
+            raise TypeError(f"deliver_to={value!r} names no destinations; write deliver_to='crm'.")
+        return _names(value)
+    if name == "result_backend":
+        if not isinstance(value, str):
+            raise TypeError(f"result_backend={value!r} is no name of a result backend.")
+        return value
     if name != "tenant":
         return parse_duration(value or 0)
     if not isinstance(value, str):

@@ -43,3 +43,9 @@ def load(app: Celery, data: bytes, content_type: str, content_encoding: str) -> 
 def shown(value: Any) -> str:
     """`repr(value)`, also for values whose own fails."""
     return str(_encoding.safe_repr(value))
+
+
+def load_own(app: Celery, data: bytes, content_type: str, content_encoding: str) -> Any:
+    """What `dump` serialized as the app serializes its results: it was never on a broker."""
+    accept = _kombu.prepare_accept_content(["json", app.conf.result_serializer])
+    return _kombu.loads(data, content_type, content_encoding, accept=accept)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from lowtide.runtime import Runtime
 
 logger = get_logger(__name__)
+TO = "to:"
+"""What the name of a destination starts with where it stands beside lanes and accounts."""
 # Stands for no lane where only the account matters.
 _NO_LANE = "::"
 _BY_HAND = "by hand"
@@ -204,6 +206,9 @@ def retry(rt: Runtime, batch_id: str) -> str:
 
 def _bring_on(rt: Runtime, subject: str) -> None:
     now = rt.clock.now()
+    if subject.startswith(TO):
+        rt.timers.pull_in("tell", subject.removeprefix(TO), now)
+        return
     for status in rt.buffer.lanes():
         if status.requests and subject in (status.lane, Lane.parse(status.lane).account):
             rt.timers.pull_in("seal", status.lane, max(now, status.due or now))

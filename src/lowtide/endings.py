@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from celery import Celery, states
@@ -26,6 +26,44 @@ class Ending:
     value: Any = field(repr=False)
     traceback: str | None = field(default=None, repr=False)
     children: list[Any] = field(default_factory=list, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A task that ended, for those who are to be told.
+
+    Attributes:
+        task: The Celery task.
+        request: The call as Celery's tracer takes it, a dict with "id", "headers" and others.
+        headers: The call's own headers.
+    """
+
+    ending: Ending
+    task: Any
+    request: Mapping[str, Any] = field(repr=False)
+    headers: Mapping[str, Any] | None = field(repr=False)
+
+
+def traced(app: Celery, result: tuple[Any, Any, Any, Any], children: list[Any]) -> Ending | None:
+    """The ending that Celery's tracer tells.
+
+    Args:
+        app: The Celery app.
+        result: What `trace_task` gave: (R, I, T, Rstr) as Celery names them.
+        children: The results of tasks that the task sent.
+
+    Returns:
+        None when the task has not ended: it is retried, or another takes its place.
+    """
+    retval, info, _, _ = result
+    sent = [child.as_tuple() for child in children]
+    if info is None:
+        return Ending(states.SUCCESS, retval, None, sent)
+    if info.state != states.FAILURE:
+        return None
+    text = getattr(retval, "traceback", None)
+    made = failed(app, info.retval, None if text is None else str(text))
+    return replace(made, children=sent)
 
 
 def failed(

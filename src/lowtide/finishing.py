@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from celery.utils.log import get_logger
 
-from lowtide import failpoints, prices, results, tracing
+from lowtide import failpoints, prices, results, telling, tracing
 from lowtide.errors import AttemptsExhausted, LowtideError
-from lowtide.ledger import Outcome, RequestState
+from lowtide.ledger import NewMessage, Outcome, RequestState
 from lowtide.outcomes import Answered, Failed
-from lowtide.request import unpack
+from lowtide.request import Request, unpack
 from lowtide.resume import Resumed, Resumption, resume
 from lowtide.tokens import Usage
 
@@ -87,16 +87,36 @@ def finish(
         if each.state in _STATES
     ]
     sharing = {each.custom_id for each in items if each.request.share is not None}
-    rt.ledger.settle(claim.token, settled, sharing)
-    tracing.finished(
-        batch, {item.custom_id: item.request for item in items}, settled, rt.clock.now()
-    )
+    requests = {item.custom_id: item.request for item in items}
+    told = _told(rt, batch, resumed, requests)
+    due = telling.arm(rt, told)
+    rt.ledger.settle(claim.token, settled, sharing, told)
+    tracing.finished(batch, requests, settled, rt.clock.now())
     failpoints.reach("deliver.settled")
+    telling.kick(rt, due)
     _leave(rt, batch, claim.token, resumed)
-    task_of = {item.custom_id: item.request.task_id for item in items}
-    rt.buffer.forget([task_of[each.custom_id] for each in resumed if each.state in _OVER])
+    over = [requests[each.custom_id].task_id for each in resumed if each.state in _OVER]
+    rt.buffer.forget(over)
     failpoints.reach("deliver.forgotten")
     return len(settled)
+
+
+def _told(
+    rt: Runtime, batch: BatchRow, resumed: Sequence[Resumed], requests: Mapping[str, Request]
+) -> list[NewMessage]:
+    """What others than the callers are to be told of tasks that ended here."""
+    return [
+        message
+        for each in resumed
+        if each.ended is not None and each.state in _STATES
+        for message in telling.entries(
+            rt,
+            each.ended,
+            each.custom_id,
+            batch=batch,
+            tenant=requests[each.custom_id].tenant,
+        )
+    ]
 
 
 def _error(outcome: Answered | Failed) -> LowtideError:

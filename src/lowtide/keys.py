@@ -69,6 +69,11 @@ def task(namespace: str, task_id: str) -> str:
     return f"{{{namespace}}}:task:{task_id}"
 
 
+def answer(namespace: str, digest: str) -> str:
+    """STRING, zstd of [epoch seconds, response body], for later calls of the same; TTL."""
+    return f"{{{namespace}}}:answer:{digest}"
+
+
 def turnarounds(namespace: str) -> str:
     """HASH lane key -> seconds that its last batches took at the provider; permanent."""
     return f"{{{namespace}}}:turnarounds"
@@ -109,6 +114,16 @@ def webhook_counts(namespace: str) -> str:
     return f"{{{namespace}}}:webhooks"
 
 
+def alerted(namespace: str, destination: str) -> str:
+    """STRING, there while it was said not long ago that a destination is not told; TTL."""
+    return f"{{{namespace}}}:alerted:{destination}"
+
+
+def told_counts(namespace: str) -> str:
+    """HASH "<destination> accepted" or "… refused" -> how many messages; TTL `state_ttl`."""
+    return f"{{{namespace}}}:messages"
+
+
 def failures(namespace: str) -> str:
     """HASH kind -> how often it was met; TTL `state_ttl`."""
     return f"{{{namespace}}}:failures"
@@ -117,6 +132,11 @@ def failures(namespace: str) -> str:
 def told(namespace: str, hostname: str) -> str:
     """STRING "<serial> <epoch seconds>" that a worker wrote last; TTL."""
     return f"{{{namespace}}}:told:{hostname}"
+
+
+def watched(namespace: str) -> str:
+    """STRING, there while a worker is set to send task events; TTL."""
+    return f"{{{namespace}}}:watched"
 
 
 def tick(namespace: str, hostname: str) -> str:

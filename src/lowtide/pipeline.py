@@ -140,6 +140,13 @@ def escalate(self: Step, scope: str = "all") -> None:
     _run(self, "escalate", scope, lambda rt, all_: step(rt, all_, hostname))
 
 
+def tell(self: Step, destination: str) -> None:
+    """Sends the results that wait in the outbox for a webhook, a stream or a result backend."""
+    from lowtide.tell import tell as step
+
+    _run(self, "tell", destination, step)
+
+
 def sweep(self: Step, _scope: str = "all") -> None:
     """Re-arms every timer from ledger and buffers, so that whatever was lost goes on."""
     from lowtide.sweep import sweep as step
@@ -156,6 +163,7 @@ _STEPS: dict[str, Callable[..., None]] = {
     "deliver": deliver,
     "revoke": revoke,
     "escalate": escalate,
+    "tell": tell,
     "sweep": sweep,
 }
 

@@ -60,7 +60,7 @@ class TaskReference:
         result: BatchResult = self.app.send_task(
             self.name, args, kwargs, headers=headers or None, result_cls=self.AsyncResult, **options
         )
-        return result
+        return carried.read_from(result, headers)
 
     def delay_many(self, calls: Iterable[Any], **options: Any) -> GroupResult | AsyncResult:
         """Sends many calls in few messages; see `lowtide.bulk.delay_many`."""

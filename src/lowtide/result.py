@@ -20,7 +20,56 @@ class BatchResult(AsyncResult):
     """An `AsyncResult` whose state is "BUFFERED" or "SUBMITTED" while the answer is awaited.
 
     The result backend holds nothing until the task ends: what comes before is asked of lowtide.
+
+    Args:
+        args: As Celery's.
+        result_backend: Name of a result backend in the settings, to read from that one.
+        options: As Celery's.
     """
+
+    _own: Any = None
+    _name: str | None = None
+
+    def __init__(self, *args: Any, result_backend: str | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if result_backend is not None:
+            self.read_from(result_backend)
+
+    def read_from(self, name: str) -> None:
+        """Reads from the result backend of that name in the settings from now on."""
+        self._name, self._own = name, None
+
+    @property
+    def ignored(self) -> bool:
+        """Whether nothing is stored: a named backend gets results that the app's own does not."""
+        return self._name is None and bool(self._ignored)
+
+    @ignored.setter
+    def ignored(self, value: bool) -> None:
+        self._ignored = value
+
+    @property
+    def backend(self) -> Any:
+        """The result backend that is read."""
+        if self._own is None and self._name is not None:
+            from lowtide.named import named_backend
+
+            self._own = named_backend(self._name, self.app)
+        return self._own
+
+    @backend.setter
+    def backend(self, backend: Any) -> None:
+        self._own = backend
+
+    def __reduce__(self) -> Any:
+        if self._name is None:
+            return super().__reduce__()
+        return _named, (type(self), self.id, self._name, self.parent)
+
+    def __del__(self) -> None:
+        # One that was never read waits for nothing: no backend is made for it now.
+        if self._own is not None:
+            super().__del__()
 
     @property
     def state(self) -> str:
@@ -56,6 +105,7 @@ class BatchResult(AsyncResult):
             "lane": "account:endpoint:model";
             "batch": lowtide's id of the batch;
             "provider_batch": the provider's id, None before it is submitted;
+            "reason": why the batch is held, None while it is not;
             "position": place in the batch, counted from 0;
             "requests": how many the batch has, None while its buffer is open;
             "expected_end": epoch seconds, None where nothing was learned yet;
@@ -73,6 +123,11 @@ class BatchResult(AsyncResult):
         return None if found is None else _told(found)
 
 
+def _named(kind: type[BatchResult], task_id: str, name: str, parent: Any) -> BatchResult:
+    """A result that was pickled."""
+    return kind(task_id, parent=parent, result_backend=name)
+
+
 def _told(where: Where) -> dict[str, Any]:
     return {
         "state": "SUBMITTED" if where.state in _AT_PROVIDER else "BUFFERED",
@@ -80,6 +135,7 @@ def _told(where: Where) -> dict[str, Any]:
         "lane": where.lane,
         "batch": where.batch_id,
         "provider_batch": where.provider_batch_id,
+        "reason": where.summary.get("reason") if where.state == "HELD" else None,
         "position": where.position,
         "requests": where.requests,
         "expected_end": where.expected_end,

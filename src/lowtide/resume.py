@@ -17,7 +17,7 @@ from celery.exceptions import Reject
 from celery.utils.log import get_logger
 from kombu.exceptions import OperationalError
 
-from lowtide import finality, judging, phases, steps
+from lowtide import endings, finality, judging, phases, steps
 from lowtide.accept import make_request, run_step, trace
 from lowtide.envelope import Envelope, Outcome, recall, unpack
 from lowtide.errors import EnvelopeError, InvalidRequest, LowtideError
@@ -77,11 +77,13 @@ class Resumed:
             "UNKNOWN": this replica does not know the task, or not this envelope's version;
             "AGAIN": the result backend failed: nothing is sure to be stored.
         next: The task's next request.
+        ended: How the task ended, if it did, for those who are to be told.
     """
 
     custom_id: str
     state: Ending
     next: Request | None = None
+    ended: endings.Ended | None = None
 
 
 def resume(
@@ -155,6 +157,10 @@ class _Opened:
     def context(self) -> Context:
         return Context(self.request, called_directly=False)
 
+    def ended(self, ending: endings.Ending) -> endings.Ended:
+        """The task with its ending."""
+        return endings.Ended(ending, self.task, self.request, self.envelope.headers)
+
     @property
     def has_links(self) -> bool:
         return bool(self.request.get("callbacks") or self.request.get("chain"))
@@ -214,12 +220,14 @@ def _end(
             state = finality.repeat(opened.task, opened.context, stored)
             if state == "REVOKED":
                 events.revoked(opened.task, opened.task_id)
-            return Resumed(opened.custom_id, state)
+            ending = endings.of_meta(opened.task.app, stored)
+            return Resumed(opened.custom_id, state, ended=opened.ended(ending))
         if opened.task_id in revoked:
             pipe.flush()
             finality.revoke(opened.task, opened.context)
             events.revoked(opened.task, opened.task_id)
-            return Resumed(opened.custom_id, "REVOKED")
+            ending = endings.revoked(opened.task.app)
+            return Resumed(opened.custom_id, "REVOKED", ended=opened.ended(ending))
         ended = _traced(opened, events)
         if opened.has_links:
             # As near to its links as Celery stores a result.
@@ -253,13 +261,16 @@ def _traced(opened: _Opened, events: TaskEvents) -> Resumed:
             turn = Turn(request.task_id, known=step)
         except Exception as error:
             turn = Turn(request.task_id, error=error)
+    children = opened.request["_children"] = []
     traced = trace(opened.task.app, opened.task, opened.request, turn)
     info = traced[1]
     state = states.SUCCESS if info is None else info.state
     if state == states.REJECTED:
         return _rejected(opened, info.retval)
     events.ended(opened.task, opened.envelope, request.task_id, traced)
-    return Resumed(opened.custom_id, state)
+    ending = endings.traced(opened.task.app, traced, children)
+    ended = None if ending is None else opened.ended(ending)
+    return Resumed(opened.custom_id, state, ended=ended)
 
 
 def _judged(opened: _Opened, outcome: tuple[str, dict[str, Any]]) -> Outcome | Request:
@@ -297,7 +308,8 @@ def _rejected(opened: _Opened, error: Reject) -> Resumed:
         logger.warning("The retry of task %s was not sent: %s", opened.task_id, error.reason)
         return Resumed(opened.custom_id, "AGAIN")
     opened.task.backend.mark_as_failure(opened.task_id, error, request=opened.context)
-    return Resumed(opened.custom_id, "FAILURE")
+    ending = endings.failed(opened.task.app, error)
+    return Resumed(opened.custom_id, "FAILURE", ended=opened.ended(ending))
 
 
 def _unsure(

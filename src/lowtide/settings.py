@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lowtide.destinations import Destination, Name
 from lowtide.durations import parse_duration, parse_size
 from lowtide.errors import SettingsError
 from lowtide.lane import Lane
@@ -38,6 +39,7 @@ _OTHERS = frozenset(
 )
 # A value of these may hold a password: errors do not repeat it.
 _SECRET_ENDINGS = ("url", "backend", "token", "secret", "key")
+_SECRET_PARTS = ("accounts", "results", "destinations")
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
@@ -55,13 +57,18 @@ class Thresholds(BaseModel):
 
 
 class LaneOverride(BaseModel, extra="forbid"):
-    """Thresholds of one lane, model or account that differ from the general ones."""
+    """Thresholds of one lane, model or account that differ from the general ones.
+
+    Attributes:
+        spend_cap_day: USD that all its answers together may cost in a UTC day.
+    """
 
     max_requests: Annotated[Size, Field(ge=1, le=100_000)] | None = None
     max_bytes: Annotated[Size, Field(ge=1, le=200_000_000)] | None = None
     max_tokens: Annotated[Size, Field(ge=1)] | None = None
     max_wait: Duration | None = None
     enqueued_tokens: Annotated[Size, Field(ge=1)] | None = None
+    spend_cap_day: Annotated[float, Field(ge=0)] | None = None
 
 
 class Account(BaseModel, extra="forbid"):
@@ -169,6 +176,16 @@ class Settings(BaseSettings):
         description="Prices that go before the known ones, in USD for a million tokens: "
         '{"my-model": {"input": 0.2, "output": 0.8, "batch": 0.5}}',
     )
+    spend_cap_day: float | None = Field(
+        default=None,
+        ge=0,
+        description="USD that answers may cost in a UTC day; batches beyond it are held. In LANES "
+        "for a lane, model or account alone",
+    )
+    task_spend_caps: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description='The same by task name, as JSON: {"tasks.summarize": 20}',
+    )
     poll_min: Duration = Field(default=5.0, description="Shortest time between two status calls")
     poll_max: Duration = Field(default=1800.0, description="Longest time between two status calls")
     tick: Duration = Field(default=1.0, description="How often each worker looks for due work")
@@ -211,6 +228,20 @@ class Settings(BaseSettings):
     slice_requests: int = Field(
         default=500, ge=1, description="Answers that one deliver task takes at most"
     )
+    results: dict[Name, SecretStr] = Field(
+        default_factory=dict,
+        description="Result backends by name, for result_backend= of a task or call, as JSON: "
+        '{"archive": "db+postgresql://…", "eu": "redis://…"}',
+    )
+    destinations: dict[Name, Destination] = Field(
+        default_factory=dict,
+        description="Webhooks and Redis streams by name, for deliver_to= of a task or call, as "
+        'JSON: {"crm": {"webhook": "https://…", "secret_env": "…"}, "feed": {"stream": "…"}}',
+    )
+    keep_results: Duration = Field(
+        default=0.0,
+        description="How long the ledger keeps results for `lowtide replay`; 0 for not at all",
+    )
     keep_files: bool = Field(
         default=False, description="Keep the provider's files after a batch is delivered"
     )
@@ -245,7 +276,7 @@ class Settings(BaseSettings):
         for name in (lane.account, lane.model, lane.key):
             override = self.lanes.get(name)
             if override is not None:
-                merged.update(override.model_dump(exclude_none=True))
+                merged.update(override.model_dump(exclude={"spend_cap_day"}, exclude_none=True))
         profile = self.profile(lane.account)
         merged["max_requests"] = min(merged["max_requests"], profile.max_requests)
         merged["max_bytes"] = min(merged["max_bytes"], profile.max_bytes)
@@ -296,7 +327,7 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         reason = str(first["msg"]).removeprefix("Value error, ")
-        secret = name.endswith(_SECRET_ENDINGS) or name.startswith("accounts")
+        secret = name.endswith(_SECRET_ENDINGS) or name.startswith(_SECRET_PARTS)
         shown = "" if secret else f" = {first['input']!r}"
         raise SettingsError(f"Setting {PREFIX}{name.upper()}{shown}: {reason}.") from None
 

@@ -43,6 +43,8 @@ def sweep(rt: Runtime) -> int:
     escalation = rt.ledger.next_escalation()
     if escalation is not None:
         rearmed += rt.timers.arm("escalate", "all", escalation, if_absent=True)
+    for destination, at in rt.ledger.next_messages().items():
+        rearmed += rt.timers.arm("tell", destination, max(at, now), if_absent=True)
     if rearmed:
         logger.warning("The sweep re-armed %d timers that were lost", rearmed)
     return rearmed

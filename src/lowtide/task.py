@@ -54,6 +54,10 @@ class BatchTask(Task):
         cache: How long an answer is given to later calls of the same, such as "7d"; None: never.
         max_wait: How long a call may wait for others before its batch is sent, such as "10s"; an
             urgent one says 0. None: as long as its lane allows.
+        result_backend: Name of a result backend in the settings (`LOWTIDE_RESULTS`) into which
+            results go besides the app's own, and from which `BatchResult` then reads.
+        deliver_to: Name, or names, of destinations in the settings (`LOWTIDE_DESTINATIONS`) that
+            are told of each result: webhooks and Redis streams.
         postprocess: Makes a plain function's result from the `Answer`.
         micro_batch: How many messages are accepted together at most.
         linger: Seconds that a message waits for others to be accepted with.
@@ -79,6 +83,8 @@ class BatchTask(Task):
     coalesce: bool = False
     cache: str | float | None = None
     max_wait: str | float | None = None
+    result_backend: str | None = None
+    deliver_to: str | Collection[str] | None = None
     postprocess: Callable[[Answer], Any] | None = None
     micro_batch = 64
     linger = 0.05
@@ -163,8 +169,8 @@ class BatchTask(Task):
             kwargs: Keyword arguments of the function.
             positional: As Celery's.
             deadline: When the answer is needed: "6h" or seconds from now, or a point in time.
-            options: Celery's options; and of the task's own `tenant`, `coalesce`, `cache` and
-                `max_wait`, as this call wants them.
+            options: Celery's options; and of the task's own `tenant`, `coalesce`, `cache`,
+                `max_wait`, `result_backend` and `deliver_to`, as this call wants them.
         """
         due = due_at(self.deadline if deadline is None else deadline)
         # A retry carries what the call was given, in its headers.
@@ -176,7 +182,8 @@ class BatchTask(Task):
         if not hidden.shows_prompts(self.app):
             options.setdefault("argsrepr", hidden.veil(args or ()))
             options.setdefault("kwargsrepr", hidden.veil(kwargs or {}))
-        return super().apply_async(args, kwargs, *positional, **options)
+        result: BatchResult = super().apply_async(args, kwargs, *positional, **options)
+        return carried.read_from(result, headers)
 
     def retry(self, *args: Any, max_retries: int | None = None, **options: Any) -> Any:
         """As Celery's. While a lost result is made again, nothing is sent a second time."""
@@ -206,6 +213,7 @@ class BatchTask(Task):
         """The result of a call, which also tells where its request is meanwhile."""
         from lowtide.result import BatchResult
 
+        kwargs.setdefault("result_backend", self.result_backend)
         return BatchResult(
             task_id, backend=self.backend, task_name=self.name, app=self._get_app(), **kwargs
         )

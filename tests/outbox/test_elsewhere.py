@@ -1,0 +1,159 @@
+"""Results go to webhooks, streams and named backends, through refusals and killed workers."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import chord, group
+from celery.result import AsyncResult
+
+from lowtide import RequestRejected, failpoints, named_backend, runtime
+from lowtide.connect import connect
+from tests.outbox.receiver import Receiver
+from tests.plugins.postgres import PostgresServer
+from tests.plugins.redis import started_redis
+from tests.plugins.stack import Stack, deployment, until
+
+pytestmark = pytest.mark.slow
+MODULE = "tests.outbox.app"
+SECRET = "whsec_bG93dGlkZS10ZXN0cy1vdXRib3g="
+
+
+@dataclass
+class World:
+    """Workers, the client's app, and those who are told."""
+
+    stack: Stack
+    tasks: Any
+    crm: Receiver
+    armed: Path
+
+    @property
+    def rt(self) -> runtime.Runtime:
+        return runtime.of(self.tasks.app)
+
+    def fed(self) -> dict[str, dict[str, Any]]:
+        """Task id → message in the stream."""
+        entries = connect(self.stack.redis_url).xrange("feed")
+        bodies = [json.loads(fields[b"body"]) for _, fields in entries]
+        return {body["data"]["task_id"]: body for body in bodies}
+
+    def all_told(self) -> bool:
+        return self.rt.ledger.backlogs() == []
+
+    def kill_at(self, place: str) -> Path:
+        """Kills the whole worker when it gets to `place`; gives what is there then."""
+        (self.armed / place).write_text(failpoints.WORKER)
+        return self.armed / (place + failpoints.FIRED)
+
+
+@pytest.fixture(scope="module")
+def world(
+    tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer
+) -> Iterator[World]:
+    redis = started_redis(tmp_path_factory.mktemp("redis"))
+    crm = Receiver(SECRET)
+    postgres_server.execute("CREATE DATABASE archive")
+    archive = postgres_server.url("archive").split("://", 1)[1]
+    folder = tmp_path_factory.mktemp("stack")
+    armed = folder / "armed"
+    armed.mkdir()
+    env = {
+        "LOWTIDE_RESULTS": json.dumps(
+            {
+                "archive": f"db+postgresql+psycopg://{archive}",
+                "other": redis.url.removesuffix("/0") + "/7",
+            }
+        ),
+        "LOWTIDE_DESTINATIONS": json.dumps(
+            {
+                "crm": {"webhook": crm.url, "secret_env": "CRM_SECRET"},
+                "feed": {"stream": "feed", "maxlen": "1k"},
+            }
+        ),
+        "CRM_SECRET": SECRET,
+        "LOWTIDE_LEASE": "3s",
+        failpoints.VARIABLE: str(armed),
+    }
+    with deployment(folder, redis.url) as stack, pytest.MonkeyPatch.context() as patch:
+        stack.env |= env
+        for name, value in env.items():
+            patch.setenv(name, value)
+        tasks = importlib.import_module(MODULE)
+        stack.worker(MODULE)
+        stack.ready(tasks.app)
+        yield World(stack, tasks, crm, armed)
+    redis.stop()
+    crm.stop()
+
+
+def test_a_webhook_is_sent_until_it_is_accepted(world: World) -> None:
+    world.crm.statuses[:] = [503, 500, 429]
+    call = world.tasks.told.delay("The tide is low.")
+    bad = world.tasks.bad.apply_async(("The buoy is green.",), deliver_to=["crm", "feed"])
+
+    assert call.get(timeout=60) == "The tide is low."
+    body = until(lambda: world.crm.of(call.id), "it is told")
+    failed = until(lambda: world.crm.of(bad.id), "the failure is told")
+
+    assert body["type"] == "task.succeeded"
+    assert body["data"]["result"] == "The tide is low."
+    assert body["data"]["error"] is None
+    (row,) = world.rt.ledger.task(call.id)
+    assert body["data"]["request"] == row.custom_id
+    assert body["data"]["batch"] == row.batch_id
+    assert row.custom_id in world.crm.accepted
+    assert sum(world.crm.tries.values()) == 5
+    assert failed["type"] == "task.failed"
+    assert failed["data"]["error"]["type"] == "RequestRejected"
+    assert failed["data"]["error"]["details"]["status"] == 400
+    assert failed == until(lambda: world.fed().get(bad.id), "the stream has it")
+    assert world.crm.forged == 0
+    until(world.all_told, "nothing waits")
+
+
+def test_a_named_backend_has_the_result_as_celery_stores_it(world: World) -> None:
+    tasks = world.tasks
+    call = tasks.archived.delay("The pier is long.")
+    bad = tasks.bad.apply_async(("The buoy is red.",), result_backend="other")
+    silent = tasks.silent.apply_async(("The sea is flat.",), result_backend="other")
+    many = chord(group(tasks.archived.s(f"Wave {n}.") for n in range(3)), tasks.count.s())()
+
+    assert call.get(timeout=60) == {"summary": "The pier is long.", "of": "The pier is long."}
+    with pytest.raises(RequestRejected):
+        bad.get(timeout=60)
+    assert silent.get(timeout=60) == ["The sea is flat.", "The sea is flat."]
+    assert many.get(timeout=60) == 3
+
+    archive = named_backend("archive", tasks.app)
+    read = AsyncResult(call.id, backend=archive, app=tasks.app)
+    assert read.get(timeout=60) == call.result
+    assert read.date_done is not None
+    assert type(call.backend).__name__ == "DatabaseBackend"
+    assert AsyncResult(call.id, app=tasks.app).get(timeout=60) == call.result
+    assert AsyncResult(silent.id, app=tasks.app).state == "PENDING"
+    other = AsyncResult(bad.id, backend=named_backend("other", tasks.app), app=tasks.app)
+    assert other.state == "FAILURE"
+    assert other.result.details["status"] == 400
+
+
+@pytest.mark.parametrize("place", ["deliver.settled", "tell.written", "tell.sent", "tell.noted"])
+def test_a_worker_that_is_killed_loses_nothing(world: World, place: str) -> None:
+    fired = world.kill_at(place)
+    calls = [world.tasks.told.delay(f"Gull {n} is loud.") for n in range(6)]
+    until(fired.exists, f"a worker is killed at {place}")
+    world.stack.workers.pop().wait(30)
+    world.stack.worker(MODULE, name=f"after-{place}")
+
+    answers = {call.id: call.get(timeout=60) for call in calls}
+    for call in calls:
+        body = until(lambda call=call: world.crm.of(call.id), "it is told", 90)
+        assert body["data"]["result"] == answers[call.id]
+    until(world.all_told, "nothing waits")
+    fired.unlink()
