@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from celery.utils.log import get_logger
 
-from lowtide import attempts
+from lowtide import attempts, spending
 from lowtide.errors import LowtideError, ProviderError, RequestRejected
 from lowtide.finishing import Tier, finish
 from lowtide.leases import Claim, claimed
@@ -61,10 +61,10 @@ def _escalate_batch(rt: Runtime, batch: BatchRow, custom_ids: Sequence[str], hos
         over = [row for row in claim.rows if _is_over(rt, requests[row.custom_id])]
         _give_up(rt, batch, Claim(claim.token, over), hostname)
         in_time = Claim(claim.token, [row for row in claim.rows if row not in over])
-        if _may_spend(rt):
-            _ask_all(rt, batch, in_time, requests=requests, hostname=hostname)
-        else:
-            for row in in_time.rows:
+        affordable = _affordable(rt, batch, in_time, requests)
+        _ask_all(rt, batch, affordable, requests=requests, hostname=hostname)
+        for row in in_time.rows:
+            if row not in affordable.rows:
                 _put_off(rt, claim.token, row.custom_id, requests[row.custom_id].deadline)
     if batch.state == "SUBMITTED" and rt.ledger.undelivered(batch.id) == 0:
         rt.provider(batch.account).cancel(str(batch.provider_batch_id))
@@ -78,6 +78,19 @@ def _put_off(rt: Runtime, token: str, custom_id: str, at: float | None) -> None:
 def _is_over(rt: Runtime, request: Request) -> bool:
     deadline = request.deadline or rt.clock.now()
     return deadline <= rt.clock.now() or not rt.settings.escalate
+
+
+def _affordable(rt: Runtime, batch: BatchRow, claim: Claim, requests: dict[str, Request]) -> Claim:
+    """Those requests of a claim that no cap keeps from a faster service."""
+    if not claim.rows or not _may_spend(rt):
+        return Claim(claim.token, [])
+    tasks = {requests[row.custom_id].task for row in claim.rows}
+    full = spending.exhausted(rt, batch.to_lane(), tasks)
+    for task, reason in full.items():
+        logger.warning("Calls of %s are not escalated: %s", task, reason)
+    return Claim(
+        claim.token, [row for row in claim.rows if requests[row.custom_id].task not in full]
+    )
 
 
 def _may_spend(rt: Runtime) -> bool:

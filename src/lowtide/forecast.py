@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lowtide import steps
-from lowtide.calls import EMBEDDINGS
 
 if TYPE_CHECKING:
     from lowtide.calls import Call
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
 
 # As long as those of Celery's own task ids.
 _CUSTOM_ID = "0" * 40
-# How each endpoint calls the most tokens that it may write.
-_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +97,13 @@ def _with(
     """`total` with one request more."""
     from lowtide import accept, prices, runtime
     from lowtide.request import Request
-    from lowtide.tokens import Usage
+    from lowtide.tokens import Usage, most_written
 
     settings = runtime.of(task.app).settings
     lane, body, tokens = accept.encoded(task, call)
     size = Request(_CUSTOM_ID, "", task.name, lane, body, b"", tokens).line_size
     _fill(lanes.setdefault(lane.key, _Files()), settings.thresholds(lane), size, tokens)
-    most = _most(call) if output_tokens is None else output_tokens
+    most = most_written(call.endpoint, call.body) if output_tokens is None else output_tokens
 
     def price(written: int | None, tier: prices.Tier) -> float | None:
         if written is None:
@@ -138,14 +135,6 @@ def _fill(files: _Files, limits: Thresholds, size: int, tokens: int) -> None:
     files.requests += 1
     files.bytes += size
     files.tokens += tokens
-
-
-def _most(call: Call) -> int | None:
-    """The most tokens that the answer may have; None when the call does not say."""
-    if call.endpoint == EMBEDDINGS:
-        return 0
-    limit = next((call.body[name] for name in _LIMITS if call.body.get(name) is not None), None)
-    return limit if isinstance(limit, int) else None
 
 
 def _sum(total: Any, more: Any) -> Any:

@@ -101,7 +101,7 @@ def _enqueued(rt: Runtime, batch: BatchRow) -> Wait | Split | None:
     limit = limit_of(rt, batch)
     if limit is None:
         return None
-    ratio = _ratio(rt, batch.model)
+    ratio = ratio_of(rt, batch.model)
     usable = limit * (1 - _RESERVE)
     if batch.tokens * ratio > usable and batch.requests > 1:
         return Split(max(1, int(usable / ratio)))
@@ -138,7 +138,7 @@ def _creations(rt: Runtime, batch: BatchRow) -> Wait | None:
     )
 
 
-def _ratio(rt: Runtime, model: str) -> float:
+def ratio_of(rt: Runtime, model: str) -> float:
     """Real tokens for each estimated one, as the model's last batches showed."""
     known = _ratios.get(model)
     now = time.monotonic()

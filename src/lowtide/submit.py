@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
 
-from lowtide import control, failpoints, limits, quiet
+from lowtide import control, failpoints, gate, limits, quiet
 from lowtide.decide import backoff, expected_end, next_poll
 from lowtide.errors import (
     AccountPaused,
@@ -28,7 +28,6 @@ from lowtide.errors import (
 from lowtide.lane import Lane
 from lowtide.leases import held
 from lowtide.ledger import BatchState
-from lowtide.moving import cut
 from lowtide.pipeline import Next
 from lowtide.recording import record
 from lowtide.request import unpack
@@ -73,15 +72,13 @@ def _advance(rt: Runtime, lease: Lease, batch: BatchRow) -> Next | None:
     try:
         while batch.state in _STEPS:
             if batch.state in _GATED:
-                refused = _paused(rt, batch) or limits.check(rt, batch)
-                if isinstance(refused, limits.Wait):
-                    return _hold(rt, lease, refused)
-                if isinstance(refused, limits.Split) and cut(rt, lease, batch, refused.tokens):
-                    return None
+                stop = gate.stopped(rt, lease, batch)
+                if stop is not None:
+                    return stop.after
             batch = _STEPS[batch.state](rt, provider, lease, batch)
     except AccountPaused as error:
         control.suspend(rt, batch.account, str(error))
-        return _hold(rt, lease, limits.Wait(str(error), rt.settings.poll_max))
+        return gate.hold(rt, lease, limits.Wait(str(error), rt.settings.poll_max))
     except BatchFailed as error:
         rt.ledger.move(
             lease,
@@ -119,20 +116,6 @@ def _submitted(rt: Runtime, batch: BatchRow) -> Next:
         longest=rt.settings.poll_max,
     )
     return Next("poll", batch.id, at=at)
-
-
-def _paused(rt: Runtime, batch: BatchRow) -> limits.Wait | None:
-    pause = control.paused(rt, batch.lane, batch.account)
-    if pause is None or (pause.by_provider and control.may_probe(rt, batch.account)):
-        return None
-    return limits.Wait(f"{pause.subject} is paused: {pause.reason}", rt.settings.poll_max)
-
-
-def _hold(rt: Runtime, lease: Lease, wait: limits.Wait) -> Next:
-    batch = rt.ledger.move(lease, BatchState.HELD, reason=wait.reason)
-    rt.buffer.set_summary(batch.id, state=batch.state, reason=wait.reason)
-    logger.info("Batch %s is held: %s", batch.id, wait.reason)
-    return Next("submit", batch.id, at=rt.clock.now() + wait.seconds)
 
 
 def _patience(rt: Runtime, batch: BatchRow) -> float:

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lowtide.calls import EMBEDDINGS
+
 BYTES_PER_TOKEN = 3
 _MARGIN = 1.1
 _OVERHEAD = 8
+# How each endpoint calls the most tokens that an answer may have.
+_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
 def estimate(size: int) -> int:
@@ -18,6 +22,14 @@ def estimate(size: int) -> int:
     counted by their bytes. `max_tokens` does not matter: providers limit enqueued *input* tokens.
     """
     return int(size * _MARGIN) // BYTES_PER_TOKEN + _OVERHEAD
+
+
+def most_written(endpoint: str, body: Mapping[str, Any]) -> int | None:
+    """The most tokens that the answer to a request may have; None when it sets no limit."""
+    if endpoint == EMBEDDINGS:
+        return 0
+    limit = next((body[name] for name in _LIMITS if body.get(name) is not None), None)
+    return limit if isinstance(limit, int) else None
 
 
 @dataclass(frozen=True, slots=True)

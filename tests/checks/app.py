@@ -68,6 +68,11 @@ def lenient(text: str) -> Any:
     return [answer.text, answer.refusal, answer.finish_reason]
 
 
+@batch_task(name="checks.capped", model=MODEL)
+def capped(text: str) -> str:
+    return text
+
+
 @batch_task(name="checks.short", model=MODEL, errors_on="length", endpoint="/v1/responses")
 def short(text: str) -> Any:
     return respond(text, max_output_tokens=16)

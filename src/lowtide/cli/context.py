@@ -23,6 +23,8 @@ AppOption = Annotated[
         help="Your Celery app, as `celery -A` takes it. Without it: the addresses in the settings.",
     ),
 ]
+# States, which are keys of totals, are strings of a type of their own.
+_JSON = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -71,7 +73,7 @@ def console() -> Console:
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode())
+    typer.echo(orjson.dumps(value, option=_JSON, default=str).decode())
 
 
 def seconds(value: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from lowtide.doctor import celery_checks, provider_checks, redis_checks, store_checks
+from lowtide.doctor import celery_checks, provider_checks, redis_checks, spend_checks, store_checks
 from lowtide.doctor.finding import Finding, bad, first_line
 from lowtide.errors import LowtideError
 from lowtide.runtime import Runtime
@@ -17,6 +17,7 @@ CHECKS: dict[str, Check] = {
     "Database": store_checks.database,
     "Result backend": celery_checks.results,
     "Provider": provider_checks.providers,
+    "Spend caps": spend_checks.caps,
     "Workers": celery_checks.workers,
     "Clocks": store_checks.clocks,
 }

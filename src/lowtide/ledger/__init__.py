@@ -21,6 +21,7 @@ from lowtide.ledger.rows import (
     Totals,
     Turnaround,
 )
+from lowtide.ledger.spending import Cap, Load
 from lowtide.ledger.transitions import FINAL, OPEN, OUTCOMES, BatchState, RequestState
 
 __all__ = [
@@ -34,11 +35,13 @@ __all__ = [
     "BatchRow",
     "BatchState",
     "By",
+    "Cap",
     "ClaimedRow",
     "CostRow",
     "Due",
     "Lease",
     "Ledger",
+    "Load",
     "Message",
     "NewBatch",
     "NewMessage",

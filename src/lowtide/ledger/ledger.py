@@ -21,6 +21,7 @@ from lowtide.ledger.replays import ReplayQueries
 from lowtide.ledger.requests import RequestQueries
 from lowtide.ledger.requeue import RequeueVerbs
 from lowtide.ledger.sharing import SharingVerbs
+from lowtide.ledger.spending import SpendVerbs
 from lowtide.ledger.tables import ATTEMPTS, BATCHES, REQUESTS
 from lowtide.ledger.transitions import FINAL
 
@@ -36,6 +37,7 @@ class Ledger(
     MoneyQueries,
     EnqueuedQueries,
     LateVerbs,
+    SpendVerbs,
     AttemptQueries,
     SharingVerbs,
     Lookups,

@@ -134,6 +134,11 @@ class RequeueVerbs:
         share = old.bytes * len(ids) // max(old.requests, 1)
         sized = update(BATCHES).where(BATCHES.c.id == child.id)
         connection.execute(sized.values(bytes=BATCHES.c.bytes + share))
+        if old.state is BatchState.RECORDED and len(ids) < old.requests:
+            # Nothing of it was sent yet: it is as large as what is left.
+            count_rows(connection, old.id)
+            rest = update(BATCHES).where(BATCHES.c.id == old.id)
+            connection.execute(rest.values(bytes=BATCHES.c.bytes - share))
 
 
 _INHERITED = ("lane", "account", "endpoint", "model", "version")

@@ -107,6 +107,7 @@ class BatchFields(TypedDict, total=False):
     expires_at: float | None
     next_at: float | None
     reason: str | None
+    estimate: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,8 @@ class BatchRow:
         parent: The batch that its requests were in before, if they were sent before.
         fence: Number of leases given so far; the holder of the last may write.
         waits_for: What it is held for, where held ones take turns.
+        estimate: What it is expected to cost, while it is sent under a spend cap: task → USD, as
+            JSON.
     """
 
     id: str
@@ -158,6 +161,7 @@ class BatchRow:
     lease_until: float | None
     version: int
     waits_for: str | None
+    estimate: str | None
 
     def to_lane(self) -> Lane:
         """The lane as an object."""

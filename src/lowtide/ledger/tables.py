@@ -81,6 +81,7 @@ class Batch(_Base, table=True):
     lease_until: float | None = _double()
     version: int
     waits_for: str | None = Field(sa_type=Text)
+    estimate: str | None = Field(sa_type=Text)
 
 
 class Request(_Base, table=True):

@@ -1,0 +1,80 @@
+"""The gate before submission: pauses, limits and spend caps keep a batch back, or cut it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from celery.utils.log import get_logger
+
+from lowtide import control, limits, spending
+from lowtide.ledger import BatchState
+from lowtide.moving import cut, move
+from lowtide.pipeline import Next
+
+if TYPE_CHECKING:
+    from lowtide.ledger import BatchRow, Lease
+    from lowtide.runtime import Runtime
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A batch may not go on now.
+
+    Attributes:
+        after: When it is looked at again; None when its requests went into other batches.
+    """
+
+    after: Next | None
+
+
+def stopped(rt: Runtime, lease: Lease, batch: BatchRow) -> Stopped | None:
+    """Holds or cuts a batch that may not be sent now; None when it may.
+
+    What it should cost is set aside then, and requests that have to wait by themselves are in a
+    batch of their own.
+    """
+    refused = _paused(rt, batch) or limits.check(rt, batch)
+    if isinstance(refused, limits.Wait):
+        return Stopped(hold(rt, lease, refused))
+    if isinstance(refused, limits.Split):
+        batch = _open(rt, lease, batch)
+        if cut(rt, lease, batch, refused.tokens):
+            return Stopped(None)
+    dear = spending.check(rt, lease, batch)
+    if dear is None or isinstance(dear, limits.Wait):
+        return None if dear is None else Stopped(hold(rt, lease, dear))
+    batch = _open(rt, lease, batch)
+    if isinstance(dear, spending.Part):
+        whole = not cut(rt, lease, batch, dear.tokens)
+        return Stopped(hold(rt, lease, dear.wait) if whole else None)
+    theirs = rt.ledger.of_tasks(batch.id, dear.tasks)
+    move(rt, lease, batch, theirs, reason=dear.reason)
+    left = rt.ledger.batch(batch.id)
+    return Stopped(None) if left is None else stopped(rt, lease, left)
+
+
+def hold(rt: Runtime, lease: Lease, wait: limits.Wait) -> Next:
+    """Keeps a batch back, with the reason for people; nothing is set aside for it."""
+    batch = rt.ledger.move(lease, BatchState.HELD, reason=wait.reason, estimate=None)
+    rt.buffer.set_summary(batch.id, state=batch.state, reason=wait.reason)
+    logger.info("Batch %s is held: %s", batch.id, wait.reason)
+    return Next("submit", batch.id, at=rt.clock.now() + wait.seconds)
+
+
+def _open(rt: Runtime, lease: Lease, batch: BatchRow) -> BatchRow:
+    """The batch in the state in which its requests may leave it: no file of it is anywhere."""
+    if batch.state is BatchState.RECORDED:
+        return batch
+    if batch.input_file_id:
+        rt.provider(batch.account).delete_file(batch.input_file_id)
+    return rt.ledger.move(lease, BatchState.RECORDED, input_file_id=None, uploaded_at=None)
+
+
+def _paused(rt: Runtime, batch: BatchRow) -> limits.Wait | None:
+    pause = control.paused(rt, batch.lane, batch.account)
+    if pause is None or (pause.by_provider and control.may_probe(rt, batch.account)):
+        return None
+    return limits.Wait(f"{pause.subject} is paused: {pause.reason}", rt.settings.poll_max)
