@@ -14,5 +14,5 @@ state_save_interval = 300_000  # milliseconds; saving 100,000 tasks stops Flower
 max_tasks = 100_000
 purge_offline_workers = 3600  # seconds
 natural_time = True
-# Batch tasks tell their lane as routing key; arguments are hidden unless a setting shows them.
-tasks_columns = "name,state,uuid,args,routing_key,result,received,started,runtime,worker"
+# Batch tasks tell lane and batch as routing key; arguments are hidden unless a setting shows them.
+tasks_columns = "name,state,routing_key,args,received,runtime,result,worker,uuid"

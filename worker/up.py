@@ -97,7 +97,9 @@ def _run(plan: Plan, log: PrefixedLog, console: Console) -> int:
 @contextlib.contextmanager
 def _environment_file(plan: Plan, running: Running) -> Iterator[Path]:
     """A file that makes another terminal part of the deployment, for as long as it runs."""
-    names = [name for name in running.env if name in running.addresses]
+    # When batches are cut is among them, so that what is asked there is told what is so here.
+    shared = {*running.addresses, "LOWTIDE_MAX_WAIT"}
+    names = [name for name in running.env if name in shared]
     lines = [f"export {name}={shlex.quote(running.env[name])}" for name in names]
     file = plan.home / "up.env"
     file.touch(mode=0o600)

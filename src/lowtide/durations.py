@@ -34,6 +34,17 @@ def parse_duration(value: Any) -> float:
     return seconds
 
 
+def write_duration(seconds: float) -> str:
+    """Seconds as `parse_duration` reads them: "250ms", "8s", "6h", "1h30m", "14d"."""
+    if seconds < 1:
+        return f"{seconds * 1000:g}ms" if seconds else "0s"
+    written, left = "", seconds
+    for unit in ("d", "h", "m"):
+        count, left = divmod(left, _UNITS[unit])
+        written += f"{count:.0f}{unit}" if count else ""
+    return written + (f"{left:g}s" if left or not written else "")
+
+
 def parse_size(value: Any) -> int:
     """A count or bytes from `50000`, "100MB" or "50k" (powers of 1,000).
 

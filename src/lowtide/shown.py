@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+
+from lowtide.durations import write_duration
 
 
 def without_password(url: str) -> str:
@@ -29,6 +32,28 @@ def dollars(amount: float) -> str:
     return f"${amount:.4f}" if amount == 0 or abs(amount) >= 0.001 else f"${amount:.6f}"
 
 
-def megabytes(size: int) -> str:
-    """Bytes in MB (powers of 1,000)."""
-    return f"{size / 1e6:,.1f} MB"
+def size(count: int) -> str:
+    """Bytes, such as "512 bytes", "4.2 kB" or "97.3 MB" (powers of 1,000)."""
+    if count < 1_000:
+        return f"{count} bytes"
+    return f"{count / 1e3:,.1f} kB" if count < 1e6 else f"{count / 1e6:,.1f} MB"
+
+
+def setting(name: str, value: Any) -> str:
+    """A setting's value, without what is secret in it.
+
+    Args:
+        name: The setting's field, such as "max_wait".
+        value: As `Settings` holds it; floats are seconds.
+    """
+    if value is None or value in ({}, ""):
+        return "-"
+    if name.endswith(("_url", "_backend")):
+        return without_password(str(value))
+    if isinstance(value, dict):
+        return ", ".join(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and name != "escalate_per_day":
+        return write_duration(value)
+    return f"{value:,}" if isinstance(value, int | float) else str(value)

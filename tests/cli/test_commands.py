@@ -55,7 +55,8 @@ class TestSettings:
 
         rows = {row["name"]: row for row in json.loads(lowtide("settings", "--json").out)}
 
-        assert rows["LOWTIDE_MAX_WAIT"]["value"] == "120 s"
+        assert rows["LOWTIDE_MAX_WAIT"]["value"] == "2m"
+        assert rows["LOWTIDE_STATE_TTL"]["value"] == "14d"
         assert rows["LOWTIDE_MAX_WAIT"]["from"] == "environment"
         assert rows["LOWTIDE_MAX_REQUESTS"]["value"] == "77"
         assert rows["LOWTIDE_MAX_REQUESTS"]["from"] == ".env"

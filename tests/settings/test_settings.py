@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lowtide import settings
-from lowtide.durations import parse_duration, parse_size
+from lowtide.durations import parse_duration, parse_size, write_duration
 from lowtide.errors import SettingsError
 from lowtide.lane import Lane
 
@@ -32,6 +32,13 @@ def elsewhere(tmp_path, monkeypatch):
 )
 def test_durations(given, seconds):
     assert parse_duration(given) == seconds
+
+
+@pytest.mark.parametrize(
+    "written", ["0s", "250ms", "8s", "1.5s", "1m", "1m30s", "6h", "1h30m", "14d", "1d1s"]
+)
+def test_a_duration_is_written_as_it_is_read(written):
+    assert write_duration(parse_duration(written)) == written
 
 
 @pytest.mark.parametrize("given", ["soon", "-1s", "1x", "", "6hh", float("inf"), True])

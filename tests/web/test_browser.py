@@ -25,7 +25,9 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PAGES = ["/", "/lanes", "/batches", "/tables", "/costs", "/tide", "/settings"]
+PAGES = ["/", "/lanes", "/batches", "/tables", "/costs", "/tide", "/settings", "/doctor"]
+# But for the numbers behind the heat map, which are a table of a week.
+_CUT = "[...document.querySelectorAll(':not(details) > .wide')].filter(e => e.scrollWidth > e.clientWidth).length"
 
 
 def missing(what: str) -> None:
@@ -82,10 +84,12 @@ def test_pages_fit_and_can_be_read(chromium, url, history, width, scheme) -> Non
     tab.set_viewport_size({"width": width, "height": 844})
     tab.emulate_media(color_scheme=scheme)
     batch = history.find_batches(limit=1)[0].id
-    for path in [*PAGES, f"/batches/{batch}"]:
+    task = history.requests_in(batch, limit=1)[0].task_id
+    for path in [*PAGES, f"/batches/{batch}", f"/tasks/{task}"]:
         tab.goto(url + path)
         assert tab.evaluate("document.documentElement.scrollWidth") <= width, path
         assert tab.evaluate(_FAINT) == [], path
+        assert tab.evaluate(_CUT) == 0, f"{path}: a table has to be scrolled sideways"
 
 
 def test_numbers_change_by_themselves(chromium, url, rt) -> None:

@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from lowtide.errors import LowtideError
 from lowtide.lane import Lane
-from lowtide.shown import dollars, duration, megabytes
+from lowtide.shown import dollars, duration, size
 from worker.web import charts
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ def _environment() -> Environment:
         "count": _count,
         "money": _money,
         "duration": duration,
-        "megabytes": megabytes,
+        "size": size,
         "lane": _lane,
     }
     made.filters.update(filters)

@@ -16,7 +16,7 @@ from lowtide.errors import LowtideError
 from lowtide.ledger import BatchRow, BatchState
 from lowtide.ledger.lookups import OutcomeCount
 from lowtide.runtime import Runtime
-from lowtide.shown import dollars, duration, megabytes
+from lowtide.shown import dollars, duration, size
 
 _STEPS = ("sealed", "recorded", "uploaded", "submitted", "ended", "fetched", "delivered")
 
@@ -112,7 +112,7 @@ def _facts(row: BatchRow) -> RenderableType:
     for name, value in (
         ("state", f"{row.state}{f': {row.reason}' if row.reason else ''}"),
         ("lane", row.lane),
-        ("requests", f"{row.requests:,} ({megabytes(row.bytes)}, about {row.tokens:,} tokens)"),
+        ("requests", f"{row.requests:,} ({size(row.bytes)}, about {row.tokens:,} tokens)"),
         ("at the provider", f"{row.provider_batch_id or '-'} {row.provider_status or ''}"),
         ("requests of", row.parent or ""),
         ("end expected", clock(row.expected_end)),

@@ -14,7 +14,7 @@ from lowtide.control import Pause
 from lowtide.held import LaneStatus
 from lowtide.lane import Lane
 from lowtide.runtime import Runtime
-from lowtide.shown import duration, megabytes
+from lowtide.shown import duration, size
 
 
 def lanes(app: AppOption = None, *, json: JsonOption = False) -> None:
@@ -55,7 +55,7 @@ def lane_table(rt: Runtime) -> RenderableType:
             lane.lane,
             f"{lane.requests:,}",
             f"{lane.thresholds.max_requests:,}",
-            megabytes(lane.size),
+            size(lane.size),
             f"{lane.tokens:,}",
             f"paused: {pause.reason}" if pause else due,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from dotenv import dotenv_values
 from rich import box
@@ -11,7 +10,7 @@ from rich.table import Table
 
 from lowtide.cli.context import JsonOption, console, print_json
 from lowtide.settings import PREFIX, Settings, load
-from lowtide.shown import without_password
+from lowtide.shown import setting
 
 
 def settings(*, json: JsonOption = False) -> None:
@@ -34,7 +33,7 @@ def _rows(known: Settings) -> list[dict[str, str]]:
     return [
         {
             "name": PREFIX + name.upper(),
-            "value": _shown(name, getattr(known, name)),
+            "value": setting(name, getattr(known, name)),
             "from": _source(PREFIX + name.upper()),
             "meaning": field.description or "",
         }
@@ -46,15 +45,3 @@ def _source(name: str) -> str:
     if name in os.environ:
         return "environment"
     return ".env" if name in dotenv_values(".env") else "default"
-
-
-def _shown(name: str, value: Any) -> str:
-    if value is None or value in ({}, ""):
-        return "-"
-    if name.endswith(("_url", "_backend")):
-        return without_password(str(value))
-    if isinstance(value, dict):
-        return ", ".join(value)
-    if isinstance(value, float):
-        return f"{value:g} s"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

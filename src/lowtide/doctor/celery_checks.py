@@ -20,7 +20,10 @@ _WINDOW = 48 * 3600.0
 def broker(runtime: Runtime) -> list[Finding]:
     """Whether messages can be sent."""
     with runtime.app.connection_for_write() as connection:
-        url = without_password(connection.as_uri(include_password=True))
+        scheme, _, place = connection.as_uri(include_password=True).partition("://")
+        if ":" in scheme:  # a transport given by its class
+            scheme = str(connection.transport.driver_type)
+        url = without_password(f"{scheme}://{place}")
         try:
             connection.ensure_connection(
                 max_retries=1, timeout=_SECONDS, reraise_as_library_errors=True

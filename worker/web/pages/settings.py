@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from dotenv import dotenv_values
 from starlette.requests import Request
@@ -12,7 +11,7 @@ from starlette.responses import Response
 from lowtide.doctor import examine
 from lowtide.runtime import Runtime
 from lowtide.settings import PREFIX, Settings
-from lowtide.shown import without_password
+from lowtide.shown import setting, without_password
 from worker.web import render
 
 
@@ -31,7 +30,9 @@ def settings(request: Request) -> Response:
             source = "environment"
         elif variable in in_file:
             source = ".env"
-        rows.append((variable, _shown(name, getattr(rt.settings, name)), source, field.description))
+        rows.append(
+            (variable, setting(name, getattr(rt.settings, name)), source, field.description)
+        )
     return render.page(
         request,
         "settings.html",
@@ -47,16 +48,3 @@ def doctor(request: Request) -> Response:
     """`/doctor`: looks at every part now, which takes some seconds."""
     findings = list(examine(request.app.state.rt))
     return render.page(request, "doctor.html", title="Doctor", findings=findings)
-
-
-def _shown(name: str, value: Any) -> str:
-    """A value without what is secret in it."""
-    if value is None or value in ({}, ""):
-        return "-"
-    if name.endswith(("_url", "_backend")):
-        return without_password(str(value))
-    if isinstance(value, dict):
-        return ", ".join(value)
-    if isinstance(value, float):
-        return f"{value:g} s"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
