@@ -18,7 +18,7 @@ from celery.app.trace import task_has_custom, trace_task
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
-from lowtide import carried, failpoints, quiet, runtime, steps
+from lowtide import carried, early, endings, failpoints, quiet, runtime, steps
 from lowtide.envelope import Body, Envelope, Outcome, record
 from lowtide.errors import BufferUnreachable, InvalidRequest, LedgerUnavailable
 from lowtide.ids import custom_id, run_number
@@ -222,6 +222,7 @@ def _first_phase(app: Celery, message: Incoming, hostname: str) -> Accepted | _W
         quiet.warn(logger, "ledger", "Task %s goes back to its queue: %s", message.task, error)
         return Accepted("returned")
     try:
+        early.check(task, context)
         step = run_step(task, context, turn)
         if isinstance(step, steps.Asks):
             envelope = Envelope.seal(context, message.body)
@@ -271,7 +272,14 @@ def _current_task(task: BatchTask, context: Context) -> Iterator[None]:
 
 
 def _traced(app: Celery, task: BatchTask, request: dict[str, Any], turn: Turn) -> Accepted:
-    retval, info, seconds, shown = trace(app, task, request, turn)
+    children = request["_children"] = []
+    traced = trace(app, task, request, turn)
+    try:
+        early.tell(task, request, endings.traced(app, traced, children))
+    except (LedgerUnavailable, RedisError) as error:
+        quiet.warn(logger, "ledger", "Task %s goes back to its queue: %s", task.name, error)
+        return Accepted("returned")
+    retval, info, seconds, shown = traced
     return Accepted("traced", traced=(1, retval, seconds) if info else (0, shown, seconds))
 
 

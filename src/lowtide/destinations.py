@@ -109,6 +109,15 @@ def key(secret: str) -> bytes:
     return secret.encode()
 
 
+def is_known(settings: Settings, name: str) -> bool:
+    """Whether the settings have this name in the outbox."""
+    try:
+        check(settings, [name])
+    except SettingsError:
+        return False
+    return True
+
+
 def check(settings: Settings, names: Iterable[str]) -> None:
     """Refuses names in the outbox that the settings do not have.
 

@@ -47,9 +47,10 @@ def defer(task: BatchTask, args: Any, kwargs: Any) -> Any:
         Returned: Buffer or ledger could not be reached; the message is to go back.
         Exception: What the user's code raises.
     """
-    from lowtide import accept, worker_request
+    from lowtide import accept, early, worker_request
 
     context = task.request
+    early.check(task, context)
     # Before the user's code, which may change its arguments.
     embed = {
         "callbacks": context.callbacks,

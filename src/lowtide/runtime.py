@@ -47,13 +47,14 @@ def install(app: Celery) -> Runtime:
     known = app.__dict__.get(_ATTRIBUTE)
     if known is not None:
         return cast("Runtime", known)
-    from lowtide import logs, pipeline, tracing
+    from lowtide import early, logs, pipeline, tracing
 
     runtime = Runtime(app)
     app.__dict__[_ATTRIBUTE] = runtime
     pipeline.register(app)
     logs.attach()
     tracing.attach()
+    early.attach()
     # By name: what ticks needs Redis' client, which an app that only sends does not load yet.
     app.steps["consumer"].add("lowtide.bootstep:LowtideStep")
     return runtime

@@ -69,6 +69,11 @@ def turn_of(turn: Turn) -> Iterator[Turn]:
         _current.reset(token)
 
 
+def current() -> Turn | None:
+    """The turn of the run that is going on, if lowtide began it."""
+    return _current.get()
+
+
 def take(request: Context) -> Turn | None:
     """The turn that is meant for the run of `request`, if there is one; it is given out once."""
     turn = _current.get()

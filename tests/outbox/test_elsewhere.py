@@ -6,6 +6,7 @@ import importlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from celery import chord, group
 from celery.result import AsyncResult
 
-from lowtide import RequestRejected, failpoints, named_backend, runtime
+from lowtide import RequestRejected, SettingsError, failpoints, named_backend, runtime
 from lowtide.connect import connect
 from tests.outbox.receiver import Receiver
 from tests.plugins.postgres import PostgresServer
@@ -40,7 +41,7 @@ class World:
 
     def fed(self) -> dict[str, dict[str, Any]]:
         """Task id → message in the stream."""
-        entries = connect(self.stack.redis_url).xrange("feed")
+        entries: Any = connect(self.stack.redis_url).xrange("feed")
         bodies = [json.loads(fields[b"body"]) for _, fields in entries]
         return {body["data"]["task_id"]: body for body in bodies}
 
@@ -153,7 +154,31 @@ def test_a_worker_that_is_killed_loses_nothing(world: World, place: str) -> None
 
     answers = {call.id: call.get(timeout=60) for call in calls}
     for call in calls:
-        body = until(lambda call=call: world.crm.of(call.id), "it is told", 90)
+        body = until(partial(world.crm.of, call.id), "it is told", 90)
         assert body["data"]["result"] == answers[call.id]
     until(world.all_told, "nothing waits")
     fired.unlink()
+
+
+@pytest.mark.parametrize("countdown", [None, 0.1], ids=["together", "alone"])
+def test_a_task_that_asks_nothing_is_told_too(world: World, countdown: float | None) -> None:
+    """Accepted with others, or by itself in Celery's ordinary way, as one with an ETA is."""
+    failed = world.tasks.unaskable.apply_async(("no prompt",), countdown=countdown)
+    known = world.tasks.known.apply_async(("ebb",), countdown=countdown)
+    unknown = world.tasks.plain.apply_async(
+        ("x",), countdown=countdown, deliver_to=["crm", "nobody"]
+    )
+
+    assert known.get(timeout=60) == "EBB"
+    body = until(lambda: world.crm.of(failed.id), "the failure is told")
+    named = until(lambda: world.crm.of(unknown.id), "the one with a wrong name is told")
+
+    assert body["data"]["error"] == {"type": "KeyError", "message": "no prompt", "details": {}}
+    assert body["data"]["batch"] is None
+    assert until(lambda: world.fed().get(known.id), "fed")["data"]["result"] == "EBB"
+    assert until(lambda: world.fed().get(failed.id), "fed") == body
+    assert named["data"]["error"]["type"] == "SettingsError"
+    with pytest.raises(SettingsError, match=r"No destination is named 'nobody'.*crm, feed"):
+        unknown.get(timeout=60)
+    assert world.rt.ledger.task(unknown.id) == []
+    until(world.all_told, "nothing waits")
