@@ -44,8 +44,10 @@ def setting(name: str, value: Any) -> str:
 
     Args:
         name: The setting's field, such as "max_wait".
-        value: As `Settings` holds it; floats are seconds.
+        value: As `Settings` holds it.
     """
+    from lowtide.settings import Settings
+
     if value is None or value in ({}, ""):
         return "-"
     if name.endswith(("_url", "_backend")):
@@ -54,6 +56,7 @@ def setting(name: str, value: Any) -> str:
         return ", ".join(value)
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and name != "escalate_per_day":
+    # Sums of money may be left out, durations not.
+    if Settings.model_fields[name].annotation is float:
         return write_duration(value)
     return f"{value:,}" if isinstance(value, int | float) else str(value)

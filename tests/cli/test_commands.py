@@ -52,11 +52,13 @@ class TestSettings:
     ) -> None:
         (tmp_path / ".env").write_text("LOWTIDE_MAX_REQUESTS=77\n")
         monkeypatch.setenv("LOWTIDE_MAX_WAIT", "2m")
+        monkeypatch.setenv("LOWTIDE_ESCALATE_PER_DAY", "2.5")
 
         rows = {row["name"]: row for row in json.loads(lowtide("settings", "--json").out)}
 
         assert rows["LOWTIDE_MAX_WAIT"]["value"] == "2m"
         assert rows["LOWTIDE_STATE_TTL"]["value"] == "14d"
+        assert rows["LOWTIDE_ESCALATE_PER_DAY"]["value"] == "2.5"
         assert rows["LOWTIDE_MAX_WAIT"]["from"] == "environment"
         assert rows["LOWTIDE_MAX_REQUESTS"]["value"] == "77"
         assert rows["LOWTIDE_MAX_REQUESTS"]["from"] == ".env"
