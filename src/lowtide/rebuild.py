@@ -16,10 +16,10 @@ from celery import states
 from celery.app.task import Context
 from celery.exceptions import Ignore, Reject, Retry
 
-from lowtide import endings, results, steps
+from lowtide import endings, judging, phases, results, steps
 from lowtide.accept import run_step
 from lowtide.endings import Ending
-from lowtide.envelope import Outcome, recall, unpack
+from lowtide.envelope import Envelope, Outcome, recall, unpack
 from lowtide.errors import AttemptsExhausted, LowtideError, RequestRejected
 from lowtide.ledger import RequestState
 from lowtide.request import Request
@@ -70,7 +70,8 @@ def _gone(rt: Runtime, batch: BatchRow, error: LowtideError) -> LowtideError:
         return error
     return LowtideError(
         f"The provider's files of batch {batch.id} cannot be had: they are deleted when a batch "
-        f"is delivered, unless LOWTIDE_KEEP_FILES is on. ({error.message})",
+        "is delivered, unless LOWTIDE_KEEP_FILES is on, and LOWTIDE_KEEP_RESULTS did not keep the "
+        f"results. ({error.message})",
         {"batch": batch.id},
     )
 
@@ -119,8 +120,8 @@ def ending(task: Any, context: Context, request: Request, found: Found) -> Endin
     Returns:
         None when the task goes on, or went on, in place of ending.
     """
-    outcome = _outcome(task, request, found)
     envelope = unpack(request.envelope)
+    outcome = _judged(task, request, envelope, _outcome(task, request, found))
     history = [*map(recall, envelope.history), outcome]
     turn = Turn(request.task_id, history=history, envelope=envelope, is_replay=True)
     try:
@@ -131,6 +132,21 @@ def ending(task: Any, context: Context, request: Request, found: Found) -> Endin
         text = "".join(traceback.format_exception(error))
         return endings.failed(task.app, error, text)
     return None if isinstance(step, steps.Asks) else Ending(states.SUCCESS, step.value)
+
+
+def _judged(task: Any, request: Request, envelope: Envelope, outcome: Outcome) -> Outcome:
+    """What the task gets for an answer by its own demands. It was asked for the last time."""
+    if isinstance(outcome, LowtideError) or not (task.output_retries or task.errors_on):
+        return outcome
+    try:
+        answer = phases.answer_of(task, envelope, outcome)
+    except (ImportError, AttributeError):
+        return outcome  # the run itself tells that the output model is gone
+    wrong = judging.judge(task, answer, envelope.invalid)
+    if isinstance(wrong, judging.Again):
+        wrong = wrong.error
+    about = {"task": task.name, "task_id": request.task_id, "lane": request.lane.key}
+    return outcome if wrong is None else wrong.about(**about)
 
 
 def _outcome(task: Any, request: Request, found: Found) -> Outcome:

@@ -1,7 +1,8 @@
 """Replay: the results of a batch are delivered again, as they were.
 
-What the result backend has lost is stored again. Nothing else is repeated: no link, chain or
-chord runs a second time, no request is sent, no money is booked. So it is safe to repeat.
+What the result backend has lost is stored again, and destinations are told again, under the same
+ids. Nothing else is repeated: no link, chain or chord runs a second time, no request is sent, no
+money is booked. So it is safe to repeat.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from celery.backends.base import DisabledBackend
 from celery.backends.rpc import RPCBackend
 from celery.utils.log import get_logger
 
-from lowtide import endings, finality, rebuild
-from lowtide.endings import Ending
+from lowtide import endings, finality, messages, rebuild, telling
+from lowtide.carried import recipients
+from lowtide.destinations import KEPT, is_known
+from lowtide.endings import Ended, Ending
 from lowtide.envelope import unpack as unpack_envelope
 from lowtide.errors import EnvelopeError, LowtideError
 from lowtide.ids import place
-from lowtide.ledger import OUTCOMES, BatchRow, RequestRow, RequestState
+from lowtide.ledger import OUTCOMES, BatchRow, NewMessage, RequestRow, RequestState
 from lowtide.request import Request, unpack
 
 if TYPE_CHECKING:
@@ -39,7 +42,8 @@ class Replayed:
         batch: Id of the batch.
         there: Their result is in the result backend, and was left as it is.
         stored: Their result was lost, and is stored again.
-        unkept: Their result is kept nowhere, because they are set so.
+        unkept: Their result is not in the app's result backend, because they are set so.
+        told: Name of a destination in the outbox → how many it is told of again.
         went_on: Requests that did not end their task: a generator asked again, a retry followed,
             another task took its place. The request that came last ends it.
         waiting: Requests without an outcome: they are not delivered for the first time yet.
@@ -52,6 +56,7 @@ class Replayed:
     there: int = 0
     stored: int = 0
     unkept: int = 0
+    told: Counter[str] = field(default_factory=Counter)
     went_on: int = 0
     waiting: int = 0
     unknown: Counter[str] = field(default_factory=Counter)
@@ -104,6 +109,11 @@ class _Opened:
     context: Context
 
     @property
+    def has_recipients(self) -> bool:
+        """Whether somebody else is told how it ended."""
+        return bool(recipients(self.task, self.context.headers))
+
+    @property
     def is_kept(self) -> bool:
         """Whether the task's result backend is to hold its result."""
         if isinstance(self.task.backend, DisabledBackend | RPCBackend):
@@ -122,6 +132,7 @@ class _Replay:
         self.rt = rt
         self.batch = batch
         self.found = Replayed(batch.id)
+        self._entries: list[NewMessage] = []
         # Line in the provider's files → those who wait for its answer.
         self._missing: defaultdict[str, set[str]] = defaultdict(set)
 
@@ -132,16 +143,21 @@ class _Replay:
             stored = finality.stored((each.task, each.row.task_id) for each in opened)
         except Exception as error:
             raise _unusable(error) from error
+        kept = self.rt.ledger.blobs_for(KEPT, [each.row.custom_id for each in opened])
         for each in opened:
-            meta = stored.get(each.row.task_id)
+            meta, blob = stored.get(each.row.task_id), kept.get(each.row.custom_id)
             if meta is not None:
                 self.found.there += 1
-            elif not each.is_kept:
-                self.found.unkept += 1
+                self._tell(each, endings.of_meta(self.rt.app, meta))
+            elif blob is not None:
+                self._give(each, messages.unpack(self.rt.app, blob).ending)
             elif each.row.state == RequestState.REVOKED:
                 self._give(each, endings.revoked(self.rt.app))
-            else:
+            elif each.is_kept or each.has_recipients:
                 self._missing[each.row.shares or each.row.custom_id].add(each.row.custom_id)
+            else:
+                self.found.unkept += 1
+        self._post()
 
     def from_files(self) -> None:
         """Delivers what only the provider's files hold."""
@@ -169,6 +185,7 @@ class _Replay:
                 self.found.went_on += 1
             else:
                 self._give(each, ending)
+        self._post()
 
     def _from_rows(self, opened: Sequence[_Opened]) -> None:
         """What no file tells, the ledger may: errors, though not of which kind they were."""
@@ -179,13 +196,40 @@ class _Replay:
             else:
                 about = error.about(task=each.row.task, task_id=each.row.task_id)
                 self._give(each, endings.failed(self.rt.app, about))
+        self._post()
 
     def _give(self, opened: _Opened, ending: Ending) -> None:
+        self._tell(opened, ending)
+        if not opened.is_kept:
+            self.found.unkept += 1
+            return
         try:
             endings.store(opened.task, opened.row.task_id, ending, opened.context)
         except Exception as error:
             raise _unusable(error) from error
         self.found.stored += 1
+
+    def _tell(self, opened: _Opened, ending: Ending) -> None:
+        """Notes who is to be told again; a destination that is no longer set is left out."""
+        request, row = opened.context.__dict__, opened.row
+        self._entries += [
+            message
+            for message in telling.entries(
+                self.rt,
+                Ended(ending, opened.task, request, opened.context.headers),
+                row.custom_id,
+                batch=self.batch,
+                tenant=row.tenant,
+                ended_at=row.done_at,
+            )
+            if message.destination != KEPT and is_known(self.rt.settings, message.destination)
+        ]
+
+    def _post(self) -> None:
+        """Has those told whom `_tell` noted."""
+        entries, self._entries = self._entries, []
+        telling.post_again(self.rt, entries)
+        self.found.told.update(message.destination for message in entries)
 
     def _open(self, rows: Sequence[RequestRow]) -> list[_Opened]:
         """Those requests that ended their tasks, whose tasks this app has."""

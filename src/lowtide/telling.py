@@ -28,6 +28,7 @@ def entries(
     *,
     batch: BatchRow | None = None,
     tenant: str | None = None,
+    ended_at: float | None = None,
 ) -> list[NewMessage]:
     """What the outbox is to hold of a task that ended.
 
@@ -37,6 +38,7 @@ def entries(
         custom_id: The request that ended it.
         batch: The request's batch; None for a task that asked nothing.
         tenant: Who pays.
+        ended_at: When it ended, epoch seconds; now if left out.
     """
     names = recipients(ended.task, ended.headers)
     keeps = rt.settings.keep_results if batch is not None else 0.0
@@ -47,7 +49,7 @@ def entries(
         ended.task.name,
         str(ended.request["id"]),
         ended.ending,
-        ended_at=rt.clock.now(),
+        ended_at=rt.clock.now() if ended_at is None else ended_at,
         about={
             "batch": None if batch is None else batch.id,
             "lane": None if batch is None else batch.lane,
@@ -84,6 +86,14 @@ def kick(rt: Runtime, names: Collection[str]) -> None:
     failpoints.reach("tell.written")
     for name in sorted(names):
         rt.send("tell", name)
+
+
+def post_again(rt: Runtime, made: Sequence[NewMessage]) -> None:
+    """Puts entries back that may have been sent before: they are sent again, under the same id."""
+    if made:
+        names = arm(rt, made)
+        rt.ledger.post_again(made)
+        kick(rt, names)
 
 
 def post(rt: Runtime, made: Sequence[NewMessage]) -> None:

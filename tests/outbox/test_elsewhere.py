@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,9 @@ from celery.result import AsyncResult
 
 from lowtide import RequestRejected, SettingsError, failpoints, named_backend, runtime
 from lowtide.connect import connect
+from lowtide.ledger import BatchState
+from lowtide.replay import replay
+from lowtide.tell import waiting
 from tests.outbox.receiver import Receiver
 from tests.plugins.postgres import PostgresServer
 from tests.plugins.redis import started_redis
@@ -46,7 +50,7 @@ class World:
         return {body["data"]["task_id"]: body for body in bodies}
 
     def all_told(self) -> bool:
-        return self.rt.ledger.backlogs() == []
+        return waiting(self.rt.ledger.backlogs()) == []
 
     def kill_at(self, place: str) -> Path:
         """Kills the whole worker when it gets to `place`; gives what is there then."""
@@ -80,6 +84,7 @@ def world(
         ),
         "CRM_SECRET": SECRET,
         "LOWTIDE_LEASE": "3s",
+        "LOWTIDE_KEEP_RESULTS": "1h",
         failpoints.VARIABLE: str(armed),
     }
     with deployment(folder, redis.url) as stack, pytest.MonkeyPatch.context() as patch:
@@ -182,3 +187,47 @@ def test_a_task_that_asks_nothing_is_told_too(world: World, countdown: float | N
         unknown.get(timeout=60)
     assert world.rt.ledger.task(unknown.id) == []
     until(world.all_told, "nothing waits")
+
+
+def test_a_replay_tells_again_what_was_told_and_what_was_lost(world: World) -> None:
+    tasks = world.tasks
+    told = tasks.told.delay("The quay is old.")
+    silent = tasks.silent.apply_async(("The bell rings.",), result_backend="archive")
+    lost = tasks.plain.apply_async(("The mast is tall.",), deliver_to=["crm", "feed"])
+    calls = [told, silent, lost]
+    assert [call.get(timeout=60) for call in calls]
+    rows = [world.rt.ledger.task(call.id)[0] for call in calls]
+    batches = {row.batch_id for row in rows}
+    until(lambda: world.crm.of(lost.id) and world.fed().get(lost.id), "told")
+    until(world.all_told, "nothing waits")
+    until(lambda: all(delivered(world, name) for name in batches), "delivered")
+    first = {call.id: said(world.crm.of(call.id)) for call in (told, lost)}
+    connect(world.stack.redis_url).delete(f"celery-task-meta-{lost.id}")
+    archive = named_backend("archive", tasks.app)
+    archive.forget(silent.id)
+    connect(world.stack.redis_url).delete("feed")
+    world.crm.accepted.clear()
+    world.crm.tries.clear()
+
+    found = [replay(world.rt, name) for name in sorted(batches)]
+
+    told_again = sum((each.told for each in found), Counter[str]())
+    assert told_again == {"crm": 2, "feed": 1, "results:archive": 1}
+    assert sum(each.stored for each in found) == 1
+    until(world.all_told, "nothing waits")
+    assert {call.id: said(world.crm.of(call.id)) for call in (told, lost)} == first
+    assert set(world.crm.tries) == {rows[0].custom_id, rows[2].custom_id}
+    assert said(world.fed()[lost.id]) == first[lost.id]
+    assert AsyncResult(lost.id, app=tasks.app).result == "The mast is tall."
+    again = AsyncResult(silent.id, backend=archive, app=tasks.app)
+    assert again.result == ["The bell rings.", "The bell rings."]
+
+
+def said(body: Any) -> Any:
+    """A message without its time, which is told to the millisecond."""
+    return (body["type"], body["data"])
+
+
+def delivered(world: World, batch_id: str) -> bool:
+    batch = world.rt.ledger.batch(batch_id)
+    return batch is not None and batch.state == BatchState.DELIVERED

@@ -240,6 +240,6 @@ def test_files_that_are_gone_are_said_in_one_line(world: World, tmp_path: Path) 
     assert ran.stderr.startswith(
         f"lowtide: 1 results of {batch_id} are lost. The provider's files of batch {batch_id} "
         "cannot be had: they are deleted when a batch is delivered, unless LOWTIDE_KEEP_FILES is "
-        "on."
+        "on, and LOWTIDE_KEEP_RESULTS did not keep the results."
     )
     assert len(ran.stderr.splitlines()) == 1

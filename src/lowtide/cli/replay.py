@@ -12,6 +12,7 @@ from lowtide.cli.context import AppOption, JsonOption, print_json, runtime
 from lowtide.errors import LowtideError
 from lowtide.replay import Replayed
 from lowtide.replay import replay as deliver_again
+from lowtide.tell import shown
 
 
 def replay(
@@ -40,11 +41,13 @@ def _lines(found: Replayed) -> list[str]:
     told = [
         (found.there, "are in the result backend, and are left as they are."),
         (found.stored, "were lost, and are stored again."),
-        (found.unkept, "are kept nowhere, as their tasks ignore results."),
+        (found.unkept, "are not in the result backend, as their tasks ignore results."),
         (found.went_on, "are of tasks that went on: the request that came last ends them."),
         (found.waiting, "are not delivered for the first time yet."),
     ]
-    return [f"{count:,} results {what}" for count, what in told if count]
+    lines = [f"{count:,} results {what}" for count, what in told if count]
+    lines += [f"{count:,} are told again to {shown(name)}." for name, count in found.told.items()]
+    return lines
 
 
 def _trouble(found: Replayed) -> str:

@@ -193,6 +193,14 @@ class OutboxVerbs:
         with self._db.read() as connection:
             return [Backlog(*row) for row in connection.execute(query)]
 
+    def blobs_for(self, destination: str, custom_ids: Collection[str]) -> dict[str, bytes]:
+        """custom_id → blob of those that wait for a destination."""
+        query = select(_ROW.custom_id, _ROW.blob).where(
+            _ROW.destination == destination, sql.among(self._db, _ROW.custom_id, custom_ids)
+        )
+        with self._db.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
     def drop_messages(self, destination: str) -> int:
         """Deletes all that waits for a destination; returns how many entries."""
         with self._db.write() as connection:
