@@ -18,7 +18,18 @@ from celery.app.trace import task_has_custom, trace_task
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
-from lowtide import carried, early, endings, failpoints, quiet, runtime, steps
+from lowtide import (
+    answers,
+    carried,
+    early,
+    endings,
+    failpoints,
+    judging,
+    quiet,
+    runtime,
+    steps,
+)
+from lowtide.answer import Answer
 from lowtide.envelope import Body, Envelope, Outcome, record
 from lowtide.errors import BufferUnreachable, InvalidRequest, LedgerUnavailable
 from lowtide.ids import custom_id, run_number
@@ -168,9 +179,26 @@ def make_request(
     )
 
 
+def known_answer(
+    task: BatchTask, context: Context, step: steps.Asks, request: Request
+) -> Outcome | None:
+    """The answer of an earlier call of the same, where the task lets it be used; None without.
+
+    A retry asks anew.
+    """
+    if not request.cache or context.retries:
+        return None
+    body = answers.find(runtime.of(task.app), request)
+    if body is None:
+        return None
+    answer = Answer(request.lane.endpoint, body, step.call.output)
+    return (answer.endpoint, body) if judging.judge(task, answer) is None else None
+
+
 def earlier_answers(task: BatchTask, context: Context) -> Sequence[Outcome]:
     """What a generator that is retried was answered before: it is not asked for again."""
-    if not context.retries or not inspect.isgeneratorfunction(inspect.unwrap(task.build)):
+    in_steps = task.moderate or inspect.isgeneratorfunction(inspect.unwrap(task.build))
+    if not context.retries or not in_steps:
         return ()
     rt = runtime.of(task.app)
     for retries in range(context.retries - 1, -1, -1):
@@ -224,10 +252,17 @@ def _first_phase(app: Celery, message: Incoming, hostname: str) -> Accepted | _W
     try:
         early.check(task, context)
         step = run_step(task, context, turn)
-        if isinstance(step, steps.Asks):
+        while isinstance(step, steps.Asks):
             envelope = Envelope.seal(context, message.body)
             envelope.history = [record(outcome) for outcome in turn.history]
-            return _Waiting(task, request, make_request(task, context, step, envelope))
+            wanted = make_request(task, context, step, envelope)
+            known = known_answer(task, context, step, wanted)
+            if known is None:
+                return _Waiting(task, request, wanted)
+            turn = Turn(context.id, history=[*turn.history, known], envelope=envelope)
+            if step.ends:
+                return _traced(app, task, request, turn)
+            step = run_step(task, context, turn)
         verdict = Turn(context.id, known=step)
     except Exception as error:
         verdict = Turn(context.id, error=error)

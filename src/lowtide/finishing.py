@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from celery.utils.log import get_logger
 
-from lowtide import failpoints, prices, results, telling, tracing
+from lowtide import answers, failpoints, prices, results, telling, tracing
 from lowtide.errors import AttemptsExhausted, LowtideError
 from lowtide.ledger import NewMessage, Outcome, RequestState
 from lowtide.outcomes import Answered, Failed
@@ -77,6 +77,9 @@ def finish(
             error = _error(outcome).about(task=request.task, task_id=request.task_id)
             items.append(Resumption(request, error))
     resumed = resume(rt.app, items, hostname, revoked=revoked, may_write=claim.runs)
+    requests = {item.custom_id: item.request for item in items}
+    # At once: who has the result may call again.
+    answers.keep(rt, requests, resumed, bodies)
     failpoints.reach("deliver.resumed")
     # The next request of a generator is in its buffer before the answered one counts as done.
     rt.accept([each.next for each in resumed if each.next is not None])
@@ -87,7 +90,6 @@ def finish(
         if each.state in _STATES
     ]
     sharing = {each.custom_id for each in items if each.request.share is not None}
-    requests = {item.custom_id: item.request for item in items}
     told = _told(rt, batch, resumed, requests)
     due = telling.arm(rt, told)
     rt.ledger.settle(claim.token, settled, sharing, told)

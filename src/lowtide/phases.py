@@ -7,7 +7,7 @@ import json
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from lowtide import judging, steps
+from lowtide import judging, moderating, steps
 from lowtide.answer import Answer
 from lowtide.calls import CHAT, RESPONSES, Call
 from lowtide.envelope import Body, Envelope, Outcome, record
@@ -35,7 +35,9 @@ def play(task: BatchTask, turn: Turn, args: Any, kwargs: Any) -> Any:
     elif turn.envelope is not None and turn.envelope.final:
         turn.step = steps.Done(_result(task, turn.envelope, turn.history[-1]))
     else:
-        turn.step = steps.advance(task.build(*args, **kwargs), turn.history, task.to_call)
+        turn.step = steps.advance(
+            moderating.started(task, args, kwargs, turn.history), turn.history, task.to_call
+        )
     return turn.step.value if isinstance(turn.step, steps.Done) else None
 
 
@@ -64,12 +66,26 @@ def defer(task: BatchTask, args: Any, kwargs: Any) -> Any:
     except LedgerUnavailable as error:
         raise worker_request.Returned(error.message) from error
     with turn_of(Turn(context.id, taken=True)):
-        step = steps.advance(task.build(*args, **kwargs), history, task.to_call)
+        step = steps.advance(moderating.started(task, args, kwargs, history), history, task.to_call)
     if isinstance(step, steps.Done):
         return step.value
-    envelope = Envelope.seal(context, body)
-    envelope.history = [record(outcome) for outcome in history]
-    request = accept.make_request(task, context, step, envelope)
+    while True:
+        envelope = Envelope.seal(context, body)
+        envelope.history = [record(outcome) for outcome in history]
+        request = accept.make_request(task, context, step, envelope)
+        known = accept.known_answer(task, context, step, request)
+        if known is None:
+            break
+        if step.ends:
+            return _result(task, envelope, known)
+        history = [*history, known]
+        args, kwargs, _ = body.load(task.app)
+        with turn_of(Turn(context.id, taken=True)):
+            step = steps.advance(
+                moderating.started(task, args, kwargs, history), history, task.to_call
+            )
+        if isinstance(step, steps.Done):
+            return step.value
     try:
         accept.hand_over(task.app, [request])
     except BufferUnreachable as error:
@@ -83,7 +99,7 @@ def run_now(task: BatchTask, args: Any, kwargs: Any) -> Any:
     Raises:
         LowtideError: The request cannot be made, or the provider failed it.
     """
-    returned = task.build(*args, **kwargs)
+    returned = moderating.started(task, args, kwargs)
     step = steps.run_through(returned, task.to_call, lambda call: _ask_now(task, call))
     if isinstance(step, steps.Done):
         return step.value
@@ -91,14 +107,14 @@ def run_now(task: BatchTask, args: Any, kwargs: Any) -> Any:
     if isinstance(outcome, LowtideError):
         raise outcome
     answer = Answer(*outcome, step.call.output)
-    return _completed(task, answer, is_many=step.call.many)
+    return completed(task, answer, is_many=step.call.many)
 
 
 def _ask_now(task: BatchTask, call: Call) -> Outcome:
     """The answer that the task gets, asked for again as often as it may be."""
     attempts: list[dict[str, Any]] = []
     while True:
-        outcome = _ask_once(task, call)
+        outcome = ask_once(task, call)
         if isinstance(outcome, LowtideError):
             return outcome
         found = judging.judge(task, Answer(*outcome, call.output), attempts)
@@ -111,7 +127,8 @@ def _ask_now(task: BatchTask, call: Call) -> Outcome:
             return judging.given_up(found, refused).about(task=task.name)
 
 
-def _ask_once(task: BatchTask, call: Call) -> Outcome:
+def ask_once(task: BatchTask, call: Call) -> Outcome:
+    """What the provider's synchronous API says to a call."""
     from lowtide import accept, runtime
 
     # Checked as a batch would check it: what works eagerly works deferred.
@@ -134,10 +151,11 @@ def _result(task: BatchTask, envelope: Envelope, outcome: Outcome) -> Any:
     """A plain function's result."""
     if isinstance(outcome, LowtideError):
         raise outcome
-    return _completed(task, answer_of(task, envelope, outcome), is_many=envelope.many)
+    return completed(task, answer_of(task, envelope, outcome), is_many=envelope.many)
 
 
-def _completed(task: BatchTask, answer: Answer, *, is_many: bool) -> Any:
+def completed(task: BatchTask, answer: Answer, *, is_many: bool) -> Any:
+    """What the task makes of the answer to its only request."""
     token = many.set(is_many)
     try:
         return steps.jsonable(task.complete(answer))

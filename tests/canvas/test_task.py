@@ -242,7 +242,7 @@ def test_deadlines_travel_in_a_header(app: Celery) -> None:
     import datetime as dt
     import time
 
-    from lowtide.task import DEADLINE_HEADER
+    from lowtide.carried import DEADLINE_HEADER
 
     sent: list[dict[str, Any]] = []
     from celery import signals

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -12,7 +13,7 @@ from redis import Redis
 from lowtide.buffer import Buffer
 from lowtide.clock import SimulatedClock
 from lowtide.held import Appended
-from lowtide.request import Request
+from lowtide.request import Request, unpack
 from tests.redis_side.support import (
     HEAD,
     LANE,
@@ -240,6 +241,32 @@ def test_a_deadline_pulls_the_timer_in(
     now = contents(redis)
     assert now["timers"] == {SEAL: due}
     assert now[HEAD]["due"] == f"{due:.6f}"
+
+
+@pytest.mark.parametrize(
+    ("wants", "due"),
+    [
+        ({"max_wait": 10}, START + 10),
+        ({"max_wait": 0}, START),
+        ({"max_wait": 600}, START + 60),
+        ({"max_wait": 5, "deadline": START + 20}, START + 5),
+        ({"max_wait": 30, "deadline": START + 20}, START + 7.5),
+    ],
+    ids=["sooner", "urgent", "longer than the lane", "before a deadline", "after a deadline"],
+)
+def test_an_urgent_call_pulls_the_timer_in(
+    redis: Redis, buffer: Buffer, wants: dict[str, Any], due: float
+) -> None:
+    buffer.append([ask("aa")])
+
+    buffer.append([replace(ask("bb"), **wants)])
+
+    assert contents(redis)["timers"] == {SEAL: due}
+    # It is no deadline: what is stored of the call has none.
+    batch = buffer.seal(LANE.key, only_if_due=False)
+    assert batch is not None
+    stored = {name: unpack(name, LANE, blob) for page in buffer.lines(batch) for name, blob in page}
+    assert stored["bb.0.0"].deadline == wants.get("deadline")
 
 
 def test_an_append_leaves_a_leased_timer_alone(

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from celery import Celery
+from pydantic import BaseModel
 
 from lowtide import Answer, batch_task, chat
 
@@ -68,6 +69,43 @@ again.postprocess = once_more
 
 @batch_task(name="twins.kept", model="gpt-5-mini", cache="1h")
 def kept(text: str) -> str:
+    return f"Summarise:\n\n{text}"
+
+
+def refused(answer: Answer) -> str:
+    raise ValueError(answer.text)
+
+
+@batch_task(name="twins.fails", model="gpt-5-mini", cache="1h", postprocess=refused)
+def fails(text: str) -> str:
+    return f"Summarise:\n\n{text}"
+
+
+@batch_task(name="twins.kept_steps", model="gpt-5-mini", cache="1h")
+def kept_steps(text: str) -> Any:
+    first = yield chat(f"Summarise:\n\n{text}")
+    second = yield chat(f"Summarise:\n\n{first.text} It is two.")
+    return [first.text, second.text]
+
+
+class Ticket(BaseModel):
+    """What a mail is about."""
+
+    subject: str
+
+
+@batch_task(name="twins.triage", model="gpt-5-mini", cache="1h", output=Ticket)
+def triage(mail: str) -> str:
+    return f"What is this mail about?\n\n{mail}"
+
+
+@batch_task(name="twins.patient", model="gpt-5-nano", tenant="acme")
+def patient(text: str) -> str:
+    return f"Summarise:\n\n{text}"
+
+
+@batch_task(name="twins.urgent", model="gpt-5-nano", max_wait=0)
+def urgent(text: str) -> str:
     return f"Summarise:\n\n{text}"
 
 
