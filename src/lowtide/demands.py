@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+NOW = "now"
 REASONS = ("refusal", "content_filter", "length")
 
 
@@ -16,8 +17,12 @@ def check(options: Mapping[str, Any]) -> None:
 
     Raises:
         TypeError: A value is of another type.
-        ValueError: `errors_on` names what is no reason, or `output_retries` is negative.
+        ValueError: `errors_on` names what is no reason, `output_retries` is negative, or
+            `moderate` is none of its values.
     """
+    moderate = options.get("moderate", False)
+    if moderate not in (False, True, NOW):
+        raise ValueError(f"moderate is True, False or {NOW!r}, not {moderate!r}")
     for reason in reasons(options.get("errors_on", ())):
         if reason not in REASONS:
             near = difflib.get_close_matches(str(reason), REASONS, n=1, cutoff=0.5)

@@ -13,7 +13,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from celery import Celery, Task, shared_task
 from celery.result import GroupResult
@@ -47,6 +47,9 @@ class BatchTask(Task):
             its answer does not validate against the output model. Each time is paid.
         errors_on: Which answers are errors: any of "refusal" (`Refused`), "content_filter"
             (`ContentFiltered`) and "length" (`Truncated`).
+        moderate: Whether a moderation model sees the input of each request before it is sent;
+            what it flags is not sent and ends in `Flagged`. True: by a batch of its own. "now":
+            at once where the function is no generator, when the call is accepted.
         params: Other parameters of the API for every call, such as `{"temperature": 0}`.
         deadline: When the answer is needed, counted from the call: "6h" or seconds.
         tenant: Who pays, for the cost report and for fair shares; a call may name another.
@@ -77,6 +80,7 @@ class BatchTask(Task):
     output: type[BaseModel] | None = None
     output_retries: int = 0
     errors_on: str | Collection[str] = ()
+    moderate: bool | Literal["now"] = False
     params: Mapping[str, Any] | None = None
     deadline: str | float | None = None
     tenant: str | None = None

@@ -8,7 +8,7 @@ from typing import Any
 from celery import Celery
 from pydantic import BaseModel
 
-from lowtide import Answer, InvalidAnswer, batch_task, chat, respond
+from lowtide import Answer, Flagged, InvalidAnswer, batch_task, chat, respond
 
 URL = os.environ.get("LOWTIDE_REDIS_URL", "redis://localhost:6379/0")
 app = Celery("checks", broker=URL, backend=URL)
@@ -66,6 +66,28 @@ def strict(text: str) -> str:
 def lenient(text: str) -> Any:
     answer: Answer = yield text
     return [answer.text, answer.refusal, answer.finish_reason]
+
+
+@batch_task(name="checks.careful", model=MODEL, moderate=True, output=Ticket, output_retries=1)
+def careful(text: str) -> str:
+    return text
+
+
+@batch_task(name="checks.careful_at_once", model=MODEL, moderate="now")
+def careful_at_once(text: str) -> str:
+    return text
+
+
+@batch_task(name="checks.careful_steps", model=MODEL, moderate=True)
+def careful_steps(texts: list[str]) -> Any:
+    found = []
+    for text in texts:
+        try:
+            answer: Answer = yield text
+            found.append(answer.text)
+        except Flagged as flagged:
+            found.append(flagged.details["categories"])
+    return found
 
 
 @batch_task(name="checks.capped", model=MODEL)

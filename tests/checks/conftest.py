@@ -41,7 +41,7 @@ class Rig:
     def sent(self, task_id: str) -> dict[str, int]:
         """Step → how often the provider was paid for it."""
         rows = self.steering.requests()
-        mine = [row for row in rows if row["custom_id"].startswith(f"{task_id}.")]
+        mine = [row for row in rows if (row["custom_id"] or "").startswith(f"{task_id}.")]
         return {row["custom_id"].rsplit(".", 1)[1]: row["billed"] for row in mine}
 
     def killed_at(self, place: str) -> Path:
