@@ -26,6 +26,7 @@ class LowtideStep(bootsteps.StartStopStep):
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         super().__init__(consumer, **kwargs)
         self.timer: Any = None
+        self.consumer = consumer
         self.runtime = runtime.of(consumer.app)
         self.setbacks = Setbacks(consumer.hostname)
         self.revokes = Revokes()
@@ -54,7 +55,7 @@ class LowtideStep(bootsteps.StartStopStep):
             tick(self.runtime)
             self.setbacks.look(self.runtime, connect(self.runtime.redis_url, short=True))
             quiet.pass_on(self.runtime)
-            self.pulse.beat(self.runtime)
+            self.pulse.beat(self.runtime, watched=_sends_events(self.consumer.event_dispatcher))
             self.revokes.pass_on(self.runtime)
         except (RedisError, OSError) as error:
             quiet.warn(
@@ -62,6 +63,13 @@ class LowtideStep(bootsteps.StartStopStep):
             )
         except Exception:
             logger.exception("A tick failed; the next one tries again")
+
+
+def _sends_events(dispatcher: Any) -> bool:
+    """Whether the worker tells of tasks; of itself it does in any case."""
+    if dispatcher is None or not dispatcher.enabled:
+        return False
+    return not dispatcher.groups or "task" in dispatcher.groups
 
 
 class Revokes:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery, states
 from celery.exceptions import Retry
 from celery.utils.log import get_logger
+from redis.exceptions import RedisError
 
-from lowtide import hidden
+from lowtide import hidden, pulse, runtime
 from lowtide.accept import Accepted
 from lowtide.celery_seam import shown as show
 from lowtide.envelope import Envelope
@@ -29,7 +30,7 @@ def tell_submitted(rt: Runtime, batch_id: str, hostname: str) -> None:
     """
     try:
         batch = rt.ledger.batch(batch_id)
-        if batch is None:
+        if batch is None or not _wanted(rt.app):
             return
         for tasks in rt.ledger.waiting(batch_id):
             events = TaskEvents(rt.app, hostname)
@@ -55,15 +56,18 @@ class TaskEvents:
         self._app = app
         self._hostname = hostname
         self._shows = hidden.shows_prompts(app)
+        self._wanted = _wanted(app)
         self._events: list[tuple[str, dict[str, Any]]] = []
 
     def add(self, task: Any, kind: str, task_id: str, **fields: Any) -> None:
-        """Adds one event, unless the task is set to send none."""
-        if task.send_events:
+        """Adds one event, unless the task or all workers are set to send none."""
+        if self._wanted and task.send_events:
             self._events.append((kind, {"uuid": task_id, **fields}))
 
     def received(self, task: Any, request: dict[str, Any], args: Any, kwargs: Any) -> None:
         """Adds what a worker tells of a message when it comes, for a call that had none."""
+        if not self._wanted:
+            return
         fields = {
             "name": task.name,
             "args": show(args) if self._shows else hidden.veil(args),
@@ -127,8 +131,8 @@ class TaskEvents:
         state = states.SUCCESS if info is None else info.state
         if state == states.SUCCESS:
             result = shown if self._shows else hidden.veil_item(retval)
-            runtime = max(0.0, time.time() - envelope.accepted_at)
-            self.add(task, "task-succeeded", task_id, result=result, runtime=runtime)
+            took = max(0.0, time.time() - envelope.accepted_at)
+            self.add(task, "task-succeeded", task_id, result=result, runtime=took)
         elif state in (states.FAILURE, states.RETRY):
             error = getattr(info.retval, "exc", None) or info.retval
             kind = "task-failed" if state == states.FAILURE else "task-retried"
@@ -158,3 +162,10 @@ class TaskEvents:
             dispatcher.send(kind, **fields)
         dispatcher.flush()
         dispatcher.close()
+
+
+def _wanted(app: Celery) -> bool:
+    try:
+        return pulse.watched(runtime.of(app))
+    except (RedisError, OSError):
+        return False

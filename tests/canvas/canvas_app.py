@@ -52,6 +52,7 @@ def twins(**options: Any) -> Any:
 def make_app(url: str, backend: str | None = None) -> Celery:
     app = Celery("canvas", broker=url, backend=backend or url, set_as_current=False)
     app.conf.update(
+        worker_send_task_events=True,
         broker_connection_retry_on_startup=True,
         result_extended=True,
         task_default_queue="canvas",
