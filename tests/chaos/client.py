@@ -37,6 +37,7 @@ class Client:
         kinds: How many calls of each kind were sent.
         unsure: Task ids of calls whose sending failed.
         roles: Task id → what it is, for people.
+        ordinary: Ids of tasks that are no batch tasks: Celery alone answers for those.
     """
 
     app: Celery
@@ -45,6 +46,7 @@ class Client:
     kinds: Counter[str] = field(default_factory=Counter)
     unsure: set[str] = field(default_factory=set)
     roles: dict[str, str] = field(default_factory=dict)
+    ordinary: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count()
@@ -127,6 +129,7 @@ class Client:
         last = canvas.freeze()
         second = answer(f"Summarise:\n\n{first}")
         wanted = {last.parent.parent.id: first, last.parent.id: second, last.id: second}
+        self.ordinary.add(last.id)
         self._publish(wanted, canvas.apply_async)
 
     def _chord(self) -> None:
@@ -141,6 +144,7 @@ class Client:
             self.kinds["unsent chord"] += 1
             return
         self.expected[result.id] = " | ".join(answers)
+        self.ordinary.add(result.id)
         for member, wanted in zip(result.parent.results, answers, strict=True):
             self.expected[member.id] = wanted
 

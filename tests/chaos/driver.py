@@ -16,13 +16,16 @@ from typing import Any
 from lowtide.simulator.chaos import rules
 from tests.chaos.client import Client, Listener, results
 from tests.chaos.deployment import Deployment
-from tests.chaos.invariants import Verdict, check, settled
+from tests.chaos.invariants import ORDINARY, Verdict, check, settled
 from tests.chaos.monkeys import Monkeys
 
 # The provider loses the answers of these requests after it ran them: so it is known of which
 # requests a second payment is the provider's own doing.
 LOSABLE = "^0[0-3]"
 _LOSE = {"kind": "line_missing", "match": LOSABLE, "probability": 0.3}
+
+
+_CREATIONS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ def run(plan: Plan, folder: Path) -> Outcome:
         database=plan.database,
         workers=plan.workers,
         proxied=True,
-        simulator=_simulator_flags(plan),
+        simulator=_simulator_flags(plan, folder),
+        env={"LOWTIDE_CREATIONS_PER_HOUR": str(_CREATIONS)},
     )
     try:
         return _run(plan, deployment)
@@ -155,8 +159,12 @@ def _send(plan: Plan, client: Client, over: threading.Event) -> None:
             client.send()
 
 
-def _simulator_flags(plan: Plan) -> list[str]:
-    flags = ["--delay", "uniform:0.2s,2s", "--seed", str(plan.seed)]
+def _simulator_flags(plan: Plan, folder: Path) -> list[str]:
+    # Batches are small here, so that many are on their way: an hour's worth is soon made.
+    config = folder / "simulator.toml"
+    config.write_text(f"[limits]\ncreations_per_hour = {_CREATIONS}\n", "utf-8")
+    flags = ["--config", str(config)]
+    flags += ["--delay", "uniform:0.2s,2s", "--seed", str(plan.seed)]
     mix = [rule for rule in rules(plan.level) if rule["kind"] != "line_missing"]
     for rule in [*mix, _LOSE]:
         words = [f"{key}={shlex.quote(str(value))}" for key, value in rule.items() if key != "kind"]
@@ -202,6 +210,7 @@ def as_table(plan: Plan, outcome: Outcome) -> list[tuple[str, Any]]:
         ("seconds of chaos", round(outcome.seconds)),
         ("seconds to settle", "never" if outcome.settled is None else round(outcome.settled)),
         ("answers lost by the provider, asked again", verdict.figures.get(_EXCUSED)),
+        (ORDINARY, verdict.figures.get(ORDINARY)),
         ("calls whose sending failed (not counted)", outcome.unsure),
     ]
 
