@@ -10,11 +10,15 @@ import pytest
 from celery import Celery
 
 from lowtide import chat, dry_run
+from lowtide.clock import SystemClock
 from lowtide.forecast import Estimate
+from lowtide.lane import Lane
+from lowtide.ledger import BatchState, Ledger, NewBatch, NewRequest
 from lowtide.prices import price
 from lowtide.request import encode, to_call
 from lowtide.task import BatchTask
 from lowtide.tokens import Usage
+from tests.ledger.support import advance, settle
 
 _NAMES = itertools.count()
 CHAT = "/v1/chat/completions"
@@ -109,3 +113,78 @@ def test_batches_are_counted_as_buffers_are_sealed(app: Celery) -> None:
 
 def test_no_call_costs_nothing(app: Celery) -> None:
     assert dry_run(made(app, ask, model="gpt-5-mini"), []) == Estimate(refused={})
+
+
+def known(app: Celery, tmp_path: Path, task: BatchTask, **first: Any) -> None:
+    """A ledger in which two calls of `task` were answered, one of them asked once more."""
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    app.conf.lowtide = {"database_url": url}
+    ledger = Ledger(url, SystemClock())
+    ledger.create()
+    lane = Lane("default", CHAT, "gpt-5-mini")
+    names = ["a.0.0", "b.0.0", "a.0.1"]
+    rows = [NewRequest(name, name[0], task.name, b"", 100) for name in names]
+    ledger.record(NewBatch("b1", lane, 1, 1.0), rows)
+    advance(ledger, "b1", BatchState.FETCHED)
+    booked = {"input_tokens": 50, "output_tokens": 10, "cost": 0.1, "full_price": 0.2, **first}
+    settle(ledger, "b1", names, **booked)
+    ledger.close_if_done("b1")
+    ledger.close()
+
+
+def test_what_the_last_batches_used_is_learned_from(app: Celery, tmp_path: Path) -> None:
+    task = made(app, ask, model="gpt-5-mini")
+    before = dry_run(task, ["x" * 3_000])
+    other = made(app, ask, model="gpt-5-mini")
+    known(app, tmp_path, task)
+    app.__dict__["lowtide_runtime"].__dict__.pop("settings")
+
+    found = dry_run(task, [{"text": "x" * 3_000, "most": 500}])
+
+    assert found.input_tokens == pytest.approx(before.input_tokens / 2, rel=0.02)
+    assert found.output_tokens == 10
+    assert found.cost
+    assert dry_run(task, ["x"], output_tokens=7).output_tokens == 7
+    assert dry_run(other, [{"text": "x", "most": 500}]).output_tokens == 500
+
+
+def two(text: str) -> Any:
+    first = yield chat(text)
+    yield chat(first.text)
+
+
+def test_later_requests_of_a_generator_are_unknown_or_as_its_last_calls_made(
+    app: Celery, tmp_path: Path
+) -> None:
+    task = made(app, two, model="gpt-5-mini")
+    unknown = dry_run(task, ["x"] * 4, output_tokens=1)
+    assert (unknown.requests, unknown.later_requests) == (4, None)
+    assert unknown.cost
+    known(app, tmp_path, task)
+    app.__dict__["lowtide_runtime"].__dict__.pop("settings")
+
+    found = dry_run(task, ["x"] * 4, output_tokens=1)
+
+    assert (found.requests, found.later_requests) == (4, 2)
+    assert found.output_tokens == 4 + 4 * 10 / 2
+    assert found.cost == pytest.approx(4 * 0.1 / 2, rel=0.01)
+    assert found.full_price == pytest.approx(4 * 0.2 / 2, rel=0.01)
+
+
+def test_unknown_prices_of_later_requests_stay_unknown(app: Celery, tmp_path: Path) -> None:
+    task = made(app, two, model="gpt-5-mini")
+    known(app, tmp_path, task, cost=None)
+
+    found = dry_run(task, ["x"], output_tokens=1)
+
+    assert (found.later_requests, found.cost, found.full_price) == (0, None, None)
+    assert found.input_cost
+
+
+def test_a_ledger_that_is_not_there_is_not_made(app: Celery, tmp_path: Path) -> None:
+    for url in (f"sqlite:///{tmp_path}/none.db", "postgresql://localhost:1/none"):
+        app.conf.lowtide = {"database_url": url}
+        assert dry_run(made(app, two, model="gpt-5-mini"), ["x"]).later_requests is None
+        app.__dict__["lowtide_runtime"].__dict__.pop("settings", None)
+
+    assert list(tmp_path.iterdir()) == []

@@ -150,6 +150,8 @@ def _run(demo: Demo) -> int:
 
 def _ask(demo: Demo) -> None:
     """Shows what it will cost and waits for a yes; what is under way already is not asked again."""
+    from lowtide import settings
+    from lowtide.lane import Lane
     from tasks.summarize import summarize
     from worker.demo.estimate import estimate_all
 
@@ -161,7 +163,8 @@ def _ask(demo: Demo) -> None:
         )
     if not new or demo.options.yes:
         return
-    report.estimate(demo.console, estimate_all(new, summarize.model, summarize.endpoint))
+    lane = Lane(summarize.account, summarize.endpoint, summarize.model)
+    report.estimate(demo.console, estimate_all(new, lane, settings.load()))
     if not sys.stdin.isatty():
         raise LowtideError(
             "OPENAI_API_KEY is set, so this spends real money: say so with make demo ARGS=--yes, "

@@ -1,6 +1,7 @@
 """The ledger: what is sent to providers, what came of it, and what it cost."""
 
 from lowtide.ledger.attempts import Attempt
+from lowtide.ledger.habits import Later
 from lowtide.ledger.ledger import Ledger
 from lowtide.ledger.money import By
 from lowtide.ledger.outbox import Backlog, Message, NewMessage, Postponed
@@ -39,6 +40,7 @@ __all__ = [
     "ClaimedRow",
     "CostRow",
     "Due",
+    "Later",
     "Lease",
     "Ledger",
     "Load",

@@ -12,6 +12,7 @@ from lowtide.ledger.batches import BatchVerbs
 from lowtide.ledger.claims import ClaimVerbs
 from lowtide.ledger.engine import Database
 from lowtide.ledger.enqueued import EnqueuedQueries
+from lowtide.ledger.habits import HabitQueries
 from lowtide.ledger.late import LateVerbs
 from lowtide.ledger.lookups import Lookups
 from lowtide.ledger.money import MoneyQueries
@@ -38,6 +39,7 @@ class Ledger(
     EnqueuedQueries,
     LateVerbs,
     SpendVerbs,
+    HabitQueries,
     AttemptQueries,
     SharingVerbs,
     Lookups,
