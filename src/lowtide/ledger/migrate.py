@@ -9,7 +9,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, text
 
 from lowtide.clock import Clock
 from lowtide.errors import LedgerUnavailable
@@ -17,6 +17,9 @@ from lowtide.ledger.engine import Database
 
 VERSION_TABLE = "lowtide_version"
 _LOCK = 0x6C6F77746964  # PostgreSQL advisory lock: "lowtid"
+_LOCK_WAIT = "5s"
+_AGAIN = 0.2
+_PATIENCE = 120.0
 _WAL_PATIENCE = 30.0
 
 
@@ -28,12 +31,26 @@ def migrate(database: Database, clock: Clock) -> None:
     """
     if database.sqlite:
         _use_wal(database, clock)
-    with database.read() as connection:
-        if current(connection) == head():
-            return
+    end = time.monotonic() + _PATIENCE
+    while True:
+        with database.read() as connection:
+            if current(connection) == head():
+                return
+        try:
+            _upgrade(database)
+        except LedgerUnavailable as error:
+            # Workers go on meanwhile. Where one of their transactions and this one wait for each
+            # other, or a long one holds a table, this one gives way: all behind it would wait too.
+            if "lock" not in error.message or time.monotonic() > end:
+                raise
+            clock.sleep(_AGAIN)
+
+
+def _upgrade(database: Database) -> None:
     with database.write() as connection:
         if not database.sqlite:  # SQLite's write transaction is the lock already
             connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+            connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}'"))
         command.upgrade(config(connection), "head")
 
 
