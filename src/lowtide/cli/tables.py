@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -25,7 +26,9 @@ def table(title: str, left: Mapping[str, int | None], right: Iterable[str] = ())
         collapse_padding=True,
     )
     for name, width in left.items():
-        made.add_column(name, max_width=width, no_wrap=width is not None, overflow="ellipsis")
+        # A lane's key has no spaces, and its end is what tells it from others.
+        overflow: Any = "fold" if width is None else "ellipsis"
+        made.add_column(name, max_width=width, no_wrap=width is not None, overflow=overflow)
     for name in right:
         made.add_column(name, justify="right", no_wrap=True)
     return made
