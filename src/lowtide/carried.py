@@ -59,8 +59,10 @@ def take(options: dict[str, Any]) -> dict[str, Any]:
         ValueError: `cache` or `max_wait` is no duration.
     """
     headers = {}
+    stamped = options.get("stamped_headers") or ()
     for name in (*_OPTIONS, *_RECIPIENTS):
-        value = options.pop(name, None)
+        # A stamp of the user's own may have such a name; that is Celery's to carry.
+        value = None if name in stamped else options.pop(name, None)
         if value is not None:
             headers[_header(name)] = _checked(name, value)
     return headers
