@@ -24,6 +24,7 @@ from lowtide import (
     early,
     endings,
     failpoints,
+    inputs,
     judging,
     quiet,
     runtime,
@@ -135,6 +136,7 @@ def encoded(task: BatchTask, call: Call) -> tuple[Lane, bytes, int]:
     account_of(task.account, settings)
     profile = settings.profile(task.account)
     profile.check(call.endpoint)
+    inputs.check(profile, call)
     most = min(settings.max_bytes, profile.max_bytes)
     return encode(call, account=task.account, max_bytes=most)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
 
-from lowtide import control, limits, spending
+from lowtide import control, inputs, limits, spending
 from lowtide.ledger import BatchState
 from lowtide.moving import cut, move
 from lowtide.pipeline import Next
@@ -40,9 +41,14 @@ def stopped(rt: Runtime, lease: Lease, batch: BatchRow) -> Stopped | None:
     if isinstance(refused, limits.Wait):
         return Stopped(hold(rt, lease, refused))
     if isinstance(refused, limits.Split):
-        batch = _open(rt, lease, batch)
-        if cut(rt, lease, batch, refused.tokens):
+        opened = _open(rt, lease, batch)
+        if cut(rt, lease, opened, refused.tokens):
             return Stopped(None)
+        if opened is not batch:
+            return Stopped(Next("submit", batch.id, at=rt.clock.now()))
+    most = inputs.most_of_batch(rt, batch) if batch.state is BatchState.RECORDED else None
+    if most and cut(rt, lease, batch, most, weigh=partial(inputs.of_line, batch)):
+        return Stopped(None)
     dear = spending.check(rt, lease, batch)
     if dear is None or isinstance(dear, limits.Wait):
         return None if dear is None else Stopped(hold(rt, lease, dear))

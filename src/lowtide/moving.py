@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lowtide.lane import Lane
 from lowtide.ledger import BatchState
 from lowtide.request import unpack
 
@@ -53,23 +54,39 @@ def move(
     return new_id
 
 
-def cut(rt: Runtime, lease: Lease, batch: BatchRow, most_tokens: int) -> bool:
-    """Moves all requests of a batch into batches of at most `most_tokens` estimated tokens.
+def tokens_of(custom_id: str, blob: bytes) -> int:
+    """Estimated input tokens of a stored request."""
+    return unpack(custom_id, Lane("", "", ""), blob).tokens
+
+
+def cut(
+    rt: Runtime,
+    lease: Lease,
+    batch: BatchRow,
+    most: int,
+    *,
+    weigh: Callable[[str, bytes], int] = tokens_of,
+) -> bool:
+    """Moves all requests of a batch into batches of at most `most` estimated tokens.
+
+    Args:
+        most: What one part may have together.
+        weigh: What a stored request has of it, when that is not tokens: (custom_id, blob) → how
+            much.
 
     Returns:
         False, and nothing is moved, when the batch is one line.
     """
-    lane = batch.to_lane()
     parts: list[list[str]] = []
     room = 0
     for chunk in rt.ledger.lines(batch.id):
         for custom_id, blob in chunk:
-            tokens = unpack(custom_id, lane, blob).tokens
-            if not parts or tokens > room:
+            weight = weigh(custom_id, blob)
+            if not parts or weight > room:
                 parts.append([])
-                room = most_tokens
+                room = most
             parts[-1].append(custom_id)
-            room -= tokens
+            room -= weight
     if len(parts) <= 1:
         return False
     for part in parts:

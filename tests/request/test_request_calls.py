@@ -12,7 +12,9 @@ import pytest
 from pydantic import BaseModel
 
 from lowtide.errors import EndpointNotBatchable, InvalidRequest, LowtideError, RequestTooLarge
+from lowtide.inputs import check
 from lowtide.lane import Lane
+from lowtide.providers.profiles import OPENAI
 from lowtide.request import CHAT, EMBEDDINGS, RESPONSES, Call, chat, embed, encode, respond, to_call
 from lowtide.schema import response_format, text_format
 
@@ -254,3 +256,11 @@ def test_max_tokens_do_not_count_as_input():
 
 def test_an_error_never_shows_the_body_of_a_call():
     assert SECRET not in repr(chat(SECRET, model="m"))
+
+
+def test_a_request_with_more_inputs_than_it_may_have_is_refused() -> None:
+    check(OPENAI, embed(["a"] * 2_048))
+    check(OPENAI, embed([1] * 3_000))  # type: ignore[list-item]
+
+    with pytest.raises(InvalidRequest, match=r"has 2,049 inputs; openai takes 2,048 in one"):
+        check(OPENAI, embed(["a"] * 2_049))

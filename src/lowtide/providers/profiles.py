@@ -40,6 +40,8 @@ class Profile:
         endpoints: Endpoints that have a batch form.
         max_requests: Most requests of one batch.
         max_bytes: Most bytes of one batch file.
+        max_inputs: Most inputs of one embeddings request.
+        max_batch_inputs: Most inputs of all embeddings requests in a batch.
         keeps_metadata: Whether a batch carries the metadata it was created with. Where it does
             not, a batch in doubt is known by its input file.
         created_under: Name of the field that holds the batch in the answer to its creation; None
@@ -60,6 +62,8 @@ class Profile:
     max_requests: int = 50_000
     # 200 MB may mean a little more; nobody means less.
     max_bytes: int = 200 * _MB
+    max_inputs: int = 2_048
+    max_batch_inputs: int = 50_000
     keeps_metadata: bool = True
     created_under: str | None = None
     poll_min: float = 0.0
