@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 DEADLINE_HEADER = "lowtide_deadline"
 RESULTS = "results:"
 """What the name of a result backend starts with where it stands beside those of destinations."""
+OWN = "~"
+"""What the names of destinations start with that are the ledger's own, not somebody to tell. It
+comes after all others: so what waits for somebody is found without reading what is kept.
+"""
 _OPTIONS = ("tenant", "coalesce", "cache", "max_wait")
 _RECIPIENTS = ("deliver_to", "result_backend")
 

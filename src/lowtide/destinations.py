@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from lowtide.carried import RESULTS
+from lowtide.carried import OWN, RESULTS
 from lowtide.durations import parse_duration, parse_size
 from lowtide.errors import SettingsError
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")]
 """Name of a destination or of a result backend."""
-KEPT = "=kept"
+KEPT = OWN + "kept"
 """Name in the outbox of what nobody is told: results that the ledger keeps for a replay."""
 _POOLED = ("rpc", "disabled", "cache+memory", "memory")
 
@@ -86,7 +86,7 @@ class Destination(BaseModel, extra="forbid"):
         if not value:
             raise SettingsError(
                 f"Destination {name} has no secret: the variable {self.secret_env} is not set "
-                "for this worker.",
+                "here; the workers need it.",
                 {"destination": name},
             )
         try:

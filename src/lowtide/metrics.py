@@ -20,7 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
-from lowtide import control, quiet, webhooks
+from lowtide import control, quiet, standing, tell, webhooks
 from lowtide.errors import LowtideError
 from lowtide.held import LaneStatus
 
@@ -141,6 +141,14 @@ class LowtideCollector(Collector):
         for result, count in webhooks.counts(rt).items():
             hooks.add_metric([result], count)
         yield hooks
+        told = CounterMetricFamily(
+            "lowtide_told",
+            "Results that destinations were told of, by whether they accepted them.",
+            labels=["destination", "result"],
+        )
+        for (destination, result), count in tell.counts(rt).items():
+            told.add_metric([destination, result], count)
+        yield told
 
     def _ledger(self) -> Iterable[Metric]:
         clock = self._rt.clock
@@ -165,6 +173,7 @@ class LowtideCollector(Collector):
             requests.add_metric([lane, state], inside)
         yield batches
         yield requests
+        yield from self._outbox()
         yield from self._waits()
         yield from self._money()
         yield _histograms(
@@ -181,6 +190,25 @@ class LowtideCollector(Collector):
             rt.ledger.delay_histogram(DELAY_BOUNDS),
             DELAY_BOUNDS,
         )
+
+    def _outbox(self) -> Iterator[Metric]:
+        rt = self._rt
+        now = rt.clock.now()
+        waiting = GaugeMetricFamily(
+            "lowtide_outbox_results",
+            "Results that a destination is still to be told of.",
+            labels=["destination"],
+        )
+        age = GaugeMetricFamily(
+            "lowtide_outbox_age_seconds", "Age of the oldest of them.", labels=["destination"]
+        )
+        found = {each.destination: each for each in rt.ledger.backlogs()}
+        for name in sorted({*standing.names(rt), *found}):
+            backlog = found.get(name)
+            waiting.add_metric([name], backlog.waiting if backlog else 0)
+            age.add_metric([name], max(0.0, now - backlog.since) if backlog else 0.0)
+        yield waiting
+        yield age
 
     def _waits(self) -> Iterator[Metric]:
         rt = self._rt

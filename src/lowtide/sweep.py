@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
 
+from lowtide.destinations import KEPT
+
 if TYPE_CHECKING:
     from lowtide.runtime import Runtime
 
@@ -43,8 +45,10 @@ def sweep(rt: Runtime) -> int:
     escalation = rt.ledger.next_escalation()
     if escalation is not None:
         rearmed += rt.timers.arm("escalate", "all", escalation, if_absent=True)
-    for destination, at in rt.ledger.next_messages().items():
-        rearmed += rt.timers.arm("tell", destination, max(at, now), if_absent=True)
+    messages = {**rt.ledger.next_messages(), KEPT: rt.ledger.next_message(KEPT)}
+    for destination, due in messages.items():
+        if due is not None:
+            rearmed += rt.timers.arm("tell", destination, max(due, now), if_absent=True)
     if rearmed:
         logger.warning("The sweep re-armed %d timers that were lost", rearmed)
     return rearmed

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +48,10 @@ def tell(rt: Runtime, destination: str) -> Next | None:
     Returns:
         The next pass; None when nothing waits.
     """
-    if destination not in rt.ledger.next_messages():
+    if rt.ledger.next_message(destination) is None:
         return None
     later = Next("tell", destination, at=rt.clock.now() + LOOK_EVERY)
-    if control.paused(rt, subject(destination), subject(destination)) is not None:
+    if subject(destination) in control.pauses(rt):
         return later
     try:
         sender = senders.sender(rt, destination)
@@ -59,8 +59,9 @@ def tell(rt: Runtime, destination: str) -> Next | None:
         _say(rt, destination, f"nothing is sent: {error.message}")
         return later
     wait = _Pass(rt, destination, sender).run()
-    _alert(rt, destination)
-    at = rt.ledger.next_messages().get(destination)
+    if wait is not None:
+        _alert(rt, destination)
+    at = rt.ledger.next_message(destination)
     if at is None:
         return None
     now = rt.clock.now()
@@ -151,16 +152,14 @@ class _Pass:
 
 def _alert(rt: Runtime, destination: str) -> None:
     """Says, once an hour, that a destination has not accepted something for a while."""
-    for backlog in rt.ledger.backlogs():
-        if backlog.destination == destination and is_late(backlog, rt.clock.now()):
+    for backlog in rt.ledger.backlogs(destination):
+        if is_late(backlog, rt.clock.now()):
             why = f"; the last reason: {backlog.error}" if backlog.error else ""
             _say(rt, destination, f"{backlog.failing:,} messages are not accepted{why}")
 
 
 def is_late(backlog: Backlog, now: float) -> bool:
     """Whether a destination has not accepted something for so long that somebody should look."""
-    if backlog.destination == KEPT:
-        return False
     return now - backlog.since > PATIENCE
 
 
@@ -189,8 +188,3 @@ def _count(rt: Runtime, destination: str, **counted: int) -> None:
     pipe.expire(key, max(1, round(rt.settings.state_ttl)))
     with contextlib.suppress(RedisError):  # for people only
         pipe.execute()
-
-
-def waiting(backlogs: Iterable[Backlog]) -> list[Backlog]:
-    """Those whose destination is somebody: not what the ledger keeps for itself."""
-    return [backlog for backlog in backlogs if backlog.destination != KEPT]

@@ -19,7 +19,6 @@ from lowtide import RequestRejected, SettingsError, failpoints, named_backend, r
 from lowtide.connect import connect
 from lowtide.ledger import BatchState
 from lowtide.replay import replay
-from lowtide.tell import waiting
 from tests.outbox.receiver import Receiver
 from tests.plugins.postgres import PostgresServer
 from tests.plugins.redis import started_redis
@@ -50,7 +49,7 @@ class World:
         return {body["data"]["task_id"]: body for body in bodies}
 
     def all_told(self) -> bool:
-        return waiting(self.rt.ledger.backlogs()) == []
+        return self.rt.ledger.backlogs() == []
 
     def kill_at(self, place: str) -> Path:
         """Kills the whole worker when it gets to `place`; gives what is there then."""

@@ -6,14 +6,16 @@ from typing import Annotated
 
 import typer
 
-from lowtide import control
+from lowtide import control, standing
 from lowtide.cli.batches import find
 from lowtide.cli.context import AppOption, JsonOption, print_json, runtime
 from lowtide.errors import LowtideError
 from lowtide.lane import Lane
 from lowtide.runtime import Runtime
 
-Subject = Annotated[str, typer.Argument(help="A lane's key, a model, or an account.")]
+Subject = Annotated[
+    str, typer.Argument(help="A lane's key, a model, an account, or to:NAME of a destination.")
+]
 BatchId = Annotated[str, typer.Argument(help="A batch's id, ours or the provider's.")]
 
 
@@ -80,10 +82,11 @@ def _subjects(rt: Runtime, subject: str) -> list[str]:
     """
     lanes = [status.lane for status in rt.buffer.lanes()]
     accounts = {Lane.parse(lane).account for lane in lanes} | set(rt.settings.accounts)
-    if subject in lanes or subject in accounts or subject in control.pauses(rt):
+    destinations = [control.TO + name for name in standing.names(rt)]
+    if subject in (*lanes, *accounts, *destinations, *control.pauses(rt)):
         return [subject]
     named = [lane for lane in lanes if Lane.parse(lane).model == subject]
     if not named:
-        known = ", ".join([*sorted(accounts), *sorted(lanes)])
+        known = ", ".join([*sorted(accounts), *sorted(destinations), *sorted(lanes)])
         raise LowtideError(f"No lane, model or account is named {subject!r}; there are: {known}.")
     return named

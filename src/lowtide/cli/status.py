@@ -13,9 +13,11 @@ from rich.text import Text
 from lowtide.cli.batches import batch_table
 from lowtide.cli.context import AppOption, JsonOption, console, print_json, runtime
 from lowtide.cli.lanes import all_lanes, lane_table
+from lowtide.cli.outbox import outbox_table
 from lowtide.ledger import OPEN, Totals
 from lowtide.runtime import Runtime
 from lowtide.shown import dollars
+from lowtide.standing import standings
 
 _MOST_BATCHES = 50
 
@@ -47,6 +49,7 @@ def _data(rt: Runtime) -> dict[str, Any]:
         "lanes": [asdict(lane) for lane in all_lanes(rt)],
         "sealed": [asdict(batch) for batch in rt.buffer.sealed()],
         "batches": [asdict(batch) for batch in rt.ledger.batches(OPEN, _MOST_BATCHES)],
+        "outbox": [asdict(each) for each in standings(rt)],
         "totals": {
             "batches": totals.batches,
             "requests": totals.requests,
@@ -57,11 +60,12 @@ def _data(rt: Runtime) -> dict[str, Any]:
 
 def _view(rt: Runtime) -> RenderableType:
     on_their_way = rt.ledger.batches(OPEN, _MOST_BATCHES)
-    return Group(
-        lane_table(rt),
-        batch_table(on_their_way, rt.clock.now(), "Batches on their way"),
-        _summary(rt.ledger.totals()),
-    )
+    now = rt.clock.now()
+    parts = [lane_table(rt), batch_table(on_their_way, now, "Batches on their way")]
+    owed = [each for each in standings(rt) if each.waiting or each.trouble]
+    if owed:
+        parts.append(outbox_table(owed, now))
+    return Group(*parts, _summary(rt.ledger.totals()))
 
 
 def _summary(totals: Totals) -> RenderableType:

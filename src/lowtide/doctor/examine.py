@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from lowtide.doctor import celery_checks, provider_checks, redis_checks, spend_checks, store_checks
+from lowtide.doctor import (
+    celery_checks,
+    outbox_checks,
+    provider_checks,
+    redis_checks,
+    spend_checks,
+    store_checks,
+)
 from lowtide.doctor.finding import Finding, bad, first_line
 from lowtide.errors import LowtideError
 from lowtide.runtime import Runtime
@@ -18,6 +25,7 @@ CHECKS: dict[str, Check] = {
     "Result backend": celery_checks.results,
     "Provider": provider_checks.providers,
     "Spend caps": spend_checks.caps,
+    "Destinations": outbox_checks.destinations,
     "Workers": celery_checks.workers,
     "Clocks": store_checks.clocks,
 }

@@ -22,9 +22,8 @@ _SKEW = 2.0
 def database(runtime: Runtime) -> list[Finding]:
     """Reachable, and of this release's form."""
     part, url = "Database", runtime.settings.ledger_url
-    file = make_url(url).database
-    if url.startswith("sqlite") and file and not Path(file).exists():
-        return [good(part, f"{file} is made by the first worker")]
+    if is_new(runtime):
+        return [good(part, f"{make_url(url).database} is made by the first worker")]
     ledger = Ledger(url, runtime.clock)
     try:
         problems = ledger.check()
@@ -32,6 +31,13 @@ def database(runtime: Runtime) -> list[Finding]:
         ledger.close()
     advice = "Look at LOWTIDE_DATABASE_URL."
     return [bad(part, problem, advice) for problem in problems] or [good(part, ledger.name)]
+
+
+def is_new(runtime: Runtime) -> bool:
+    """Whether the ledger is a file that nobody has made yet."""
+    url = runtime.settings.ledger_url
+    file = make_url(url).database
+    return url.startswith("sqlite") and bool(file) and not Path(str(file)).exists()
 
 
 def clocks(runtime: Runtime) -> list[Finding]:

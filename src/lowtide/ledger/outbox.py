@@ -13,6 +13,7 @@ from sqlalchemy import Connection, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import Update
 
+from lowtide.carried import OWN
 from lowtide.clock import Clock
 from lowtide.ledger import sql
 from lowtide.ledger.engine import Database
@@ -171,14 +172,33 @@ class OutboxVerbs:
             _ROW.destination == destination, sql.among(self._db, _ROW.custom_id, custom_ids)
         )
 
+    def next_message(self, destination: str) -> float | None:
+        """When the next entry of a destination is due, epoch seconds; None when it has none."""
+        query = select(func.min(_ROW.next_at)).where(_ROW.destination == destination)
+        with self._db.read() as connection:
+            found = connection.execute(query).scalar_one()
+        return None if found is None else float(found)
+
     def next_messages(self) -> Mapping[str, float]:
-        """When the next entry of each destination that has any is due, epoch seconds."""
-        query = select(_ROW.destination, func.min(_ROW.next_at)).group_by(_ROW.destination)
+        """When the next entry of each destination that has any is due, epoch seconds.
+
+        The ledger's own are left out.
+        """
+        query = (
+            select(_ROW.destination, func.min(_ROW.next_at))
+            .where(_ROW.destination < OWN)
+            .group_by(_ROW.destination)
+        )
         with self._db.read() as connection:
             return {row[0]: float(row[1]) for row in connection.execute(query)}
 
-    def backlogs(self) -> list[Backlog]:
-        """What waits, by destination; those for whom nothing waits are left out."""
+    def backlogs(self, destination: str | None = None) -> list[Backlog]:
+        """What waits, by destination; those for whom nothing waits are left out.
+
+        Args:
+            destination: Only this one; all but the ledger's own if left out.
+        """
+        which = _ROW.destination < OWN if destination is None else _ROW.destination == destination
         query = (
             select(
                 _ROW.destination,
@@ -187,6 +207,7 @@ class OutboxVerbs:
                 func.count(_ROW.error),
                 func.max(_ROW.error),
             )
+            .where(which)
             .group_by(_ROW.destination)
             .order_by(_ROW.destination)
         )

@@ -13,6 +13,8 @@ from lowtide.ledger import BatchRow, CostRow
 from lowtide.metrics import fill
 from lowtide.runtime import Runtime
 from lowtide.shown import duration
+from lowtide.standing import standings
+from lowtide.tell import subject
 from worker.web import render
 from worker.web.charts import Bar
 
@@ -106,6 +108,11 @@ def _alerts(rt: Runtime, going: list[BatchRow]) -> list[Alert]:
         Alert("warning", f"Batch {batch.id} is past the provider's window", f"/batches/{batch.id}")
         for batch in going
         if batch.expires_at is not None and batch.expires_at < now and batch.ended_at is None
+    ]
+    found += [
+        Alert("bad", f"Results wait for {each.name}: {each.trouble}", "/doctor")
+        for each in standings(rt)
+        if each.trouble and subject(each.name) not in control.pauses(rt)
     ]
     timers = rt.timers.waiting()
     if timers.late > _LATE_TIMERS:
