@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from celery import Celery, signals
@@ -164,6 +165,9 @@ def make_request(
     if judged and call.output is not None and call.output is not task.output:
         envelope.output = model_path(call.output)
     wants = carried.read(task, context.headers)
+    share = runtime.of(task.app).settings.share_by
+    if share != "none":
+        lane = replace(lane, share=task.name if share == "task" else wants.tenant or "")
     run = run_number(envelope.retries, envelope.replaced_task_nesting)
     return Request(
         custom_id=custom_id(context.id, run, envelope.step),

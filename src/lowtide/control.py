@@ -99,14 +99,16 @@ def pauses(rt: Runtime) -> dict[str, Pause]:
 
 
 def paused(rt: Runtime, lane: str, account: str | None = None) -> Pause | None:
-    """The pause that keeps a lane back, its own or its account's; None when it may send.
+    """The pause that keeps a lane back: its own, of all its shares, or its account's; None when
+    it may send.
 
     Args:
         rt: The runtime of the app.
         lane: Lane key.
         account: Name of its account; read from the key when left out.
     """
-    names = [lane, Lane.parse(lane).account if account is None else account]
+    parsed = Lane.parse(lane)
+    names = [lane, parsed.whole.key, parsed.account if account is None else account]
     found: Any = rt.redis.hmget(_key(rt), names)
     for name, value in zip(names, found, strict=True):
         if value is not None:
@@ -210,14 +212,20 @@ def _bring_on(rt: Runtime, subject: str) -> None:
         rt.timers.pull_in("tell", subject.removeprefix(TO), now)
         return
     for status in rt.buffer.lanes():
-        if status.requests and subject in (status.lane, Lane.parse(status.lane).account):
+        if status.requests and subject in _subjects(status.lane):
             rt.timers.pull_in("seal", status.lane, max(now, status.due or now))
     for sealed in rt.buffer.sealed():
-        if subject in (sealed.lane, Lane.parse(sealed.lane).account):
+        if subject in _subjects(sealed.lane):
             rt.timers.pull_in("submit", sealed.batch_id, now)
     for batch in rt.ledger.find_batches(states=("RECORDED", "UPLOADED", "HELD"), limit=1000):
-        if subject in (batch.lane, batch.account):
+        if subject in _subjects(batch.lane):
             rt.timers.pull_in("submit", batch.id, now)
+
+
+def _subjects(lane_key: str) -> tuple[str, str, str]:
+    """What of a lane can be paused: itself, the lane of all shares, its account."""
+    lane = Lane.parse(lane_key)
+    return lane_key, lane.whole.key, lane.account
 
 
 def _probe_key(rt: Runtime, account: str) -> str:

@@ -64,7 +64,9 @@ def stopped(rt: Runtime, lease: Lease, batch: BatchRow) -> Stopped | None:
 
 def hold(rt: Runtime, lease: Lease, wait: limits.Wait) -> Next:
     """Keeps a batch back, with the reason for people; nothing is set aside for it."""
-    batch = rt.ledger.move(lease, BatchState.HELD, reason=wait.reason, estimate=None)
+    batch = rt.ledger.move(
+        lease, BatchState.HELD, reason=wait.reason, estimate=None, waits_for=wait.queue
+    )
     rt.buffer.set_summary(batch.id, state=batch.state, reason=wait.reason)
     logger.info("Batch %s is held: %s", batch.id, wait.reason)
     return Next("submit", batch.id, at=rt.clock.now() + wait.seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from urllib.parse import quote, unquote
 
@@ -15,30 +15,39 @@ class Lane:
         account: Name of the provider account in the settings, usually "default".
         endpoint: Path of the API, such as "/v1/chat/completions".
         model: Model name as the request gives it.
+        share: Whose requests they are, a tenant or a task, where each of them has lanes of its
+            own; "" where all share one. The provider knows nothing of it.
     """
 
     account: str
     endpoint: str
     model: str
+    share: str = ""
 
     @property
     def key(self) -> str:
         """The lane as one string without braces or blanks, such as
-        "default:/v1/chat/completions:gpt-5-mini".
+        "default:/v1/chat/completions:gpt-5-mini", with ":acme" for a share.
         """
-        return _key(self.account, self.endpoint, self.model)
+        return _key(self.account, self.endpoint, self.model, self.share)
+
+    @property
+    def whole(self) -> Lane:
+        """The lane of all shares together: what settings and pauses are about."""
+        return replace(self, share="") if self.share else self
 
     @classmethod
     def parse(cls, key: str) -> Lane:
         """The lane that `key` was made from.
 
         Raises:
-            ValueError: `key` has not three parts.
+            ValueError: `key` has not three or four parts.
         """
-        account, endpoint, model = key.split(":")
-        return cls(unquote(account), unquote(endpoint), unquote(model))
+        account, endpoint, model, *share = key.split(":", 3)
+        return cls(unquote(account), unquote(endpoint), unquote(model), unquote("".join(share)))
 
 
 @lru_cache(maxsize=1024)
-def _key(account: str, endpoint: str, model: str) -> str:
-    return f"{quote(account)}:{quote(endpoint)}:{quote(model)}"
+def _key(account: str, endpoint: str, model: str, share: str) -> str:
+    end = f":{quote(share)}" if share else ""
+    return f"{quote(account)}:{quote(endpoint)}:{quote(model)}{end}"

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lowtide import control, keys
+from lowtide import keys, turns
 
 if TYPE_CHECKING:
     from lowtide.ledger import BatchRow
@@ -33,10 +33,12 @@ class Wait:
     Attributes:
         reason: Why, for people.
         seconds: After which time it is worth looking again; sooner when room returns.
+        queue: For what it waits, where those that wait for the same take turns.
     """
 
     reason: str
     seconds: float
+    queue: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,14 @@ def count_creation(rt: Runtime, account: str) -> None:
 
 
 def room_returned(rt: Runtime, account: str, model: str) -> None:
-    """A batch of the model ended: those that waited for room are looked at now, in their order."""
-    for batch_id, _lane, _sealed_at in rt.ledger.held(account, model):
-        rt.timers.pull_in("submit", batch_id, rt.clock.now())
+    """A batch of the model ended: who waited for room is looked at now, the next one first."""
+    turns.call_next(rt, turns.tokens(account, model))
+
+
+def submitted(rt: Runtime, account: str, model: str) -> None:
+    """A batch was sent: who is next after it is looked at now, should there be more room."""
+    for queue in (turns.tokens(account, model), turns.creations(account)):
+        turns.call_next(rt, queue)
 
 
 def _enqueued(rt: Runtime, batch: BatchRow) -> Wait | Split | None:
@@ -105,6 +112,7 @@ def _enqueued(rt: Runtime, batch: BatchRow) -> Wait | Split | None:
     usable = limit * (1 - _RESERVE)
     if batch.tokens * ratio > usable and batch.requests > 1:
         return Split(max(1, int(usable / ratio)))
+    queue = turns.tokens(batch.account, batch.model)
     need = batch.tokens * ratio
     taken = rt.ledger.enqueued(batch.account, batch.model) * ratio
     if taken and taken + need > usable:
@@ -112,30 +120,25 @@ def _enqueued(rt: Runtime, batch: BatchRow) -> Wait | Split | None:
             f"{batch.model} has {int(taken):,} of {limit:,} tokens enqueued; this batch needs "
             f"{int(need):,}."
         )
-    elif _older(rt, batch):
-        reason = "Older batches of the model wait for room."
+    elif not turns.is_next(rt, queue, batch):
+        reason = "Other batches of the model wait for room, and are next."
     else:
         return None
-    return Wait(reason, rt.settings.poll_max)
-
-
-def _older(rt: Runtime, batch: BatchRow) -> bool:
-    """Whether a batch that was sealed before this one waits too; a paused lane's do not count."""
-    mine = (batch.sealed_at, batch.id)
-    return any(
-        (sealed_at, batch_id) < mine and control.paused(rt, lane, batch.account) is None
-        for batch_id, lane, sealed_at in rt.ledger.held(batch.account, batch.model)
-    )
+    return Wait(reason, rt.settings.poll_max, queue)
 
 
 def _creations(rt: Runtime, batch: BatchRow) -> Wait | None:
-    made: Any = rt.redis.get(_hour_key(rt, batch.account))
-    if made is None or int(made) < rt.settings.creations_per_hour:
-        return None
+    queue = turns.creations(batch.account)
+    told: Any = rt.redis.get(_hour_key(rt, batch.account))
+    made = int(told or 0)
     left = _HOUR - rt.clock.now() % _HOUR
-    return Wait(
-        f"Account {batch.account} created {int(made):,} batches this hour, as many as it may.", left
-    )
+    if made >= rt.settings.creations_per_hour:
+        reason = f"Account {batch.account} created {made:,} batches this hour, as many as it may."
+        return Wait(reason, left, queue)
+    if not turns.is_next(rt, queue, batch):
+        reason = f"Other batches of account {batch.account} wait to be created, and are next."
+        return Wait(reason, min(left, rt.settings.poll_max), queue)
+    return None
 
 
 def ratio_of(rt: Runtime, model: str) -> float:

@@ -161,6 +161,11 @@ class Settings(BaseSettings):
     creations_per_hour: int = Field(
         default=2_000, ge=1, description="Batches that an account may create in an hour"
     )
+    share_by: Literal["none", "tenant", "task"] = Field(
+        default="none",
+        description="Who has lanes of its own, so that each gets its share where room is scarce: "
+        "nobody, each tenant, or each task",
+    )
     lanes: dict[str, LaneOverride] = Field(
         default_factory=dict,
         description='Thresholds by lane, model or account, as JSON: {"gpt-5": {"max_wait": "10m"}}',
@@ -268,12 +273,12 @@ class Settings(BaseSettings):
         return value
 
     def thresholds(self, lane: Lane) -> Thresholds:
-        """When `lane`'s buffer is sealed: account, then model, then the whole lane key override.
+        """When `lane`'s buffer is sealed: account, model, lane key override in this order.
 
         What the account's provider allows binds in any case.
         """
         merged = {name: getattr(self, name) for name in Thresholds.model_fields}
-        for name in (lane.account, lane.model, lane.key):
+        for name in (lane.account, lane.model, lane.whole.key):
             override = self.lanes.get(name)
             if override is not None:
                 merged.update(override.model_dump(exclude={"spend_cap_day"}, exclude_none=True))

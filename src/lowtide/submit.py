@@ -101,6 +101,7 @@ def _advance(rt: Runtime, lease: Lease, batch: BatchRow) -> Next | None:
 
 def _submitted(rt: Runtime, batch: BatchRow) -> Next:
     failpoints.reach("submit.noted")
+    limits.submitted(rt, batch.account, batch.model)
     rt.buffer.set_summary(
         batch.id,
         state=BatchState.SUBMITTED,

@@ -81,11 +81,12 @@ def _subjects(rt: Runtime, subject: str) -> list[str]:
         LowtideError: It is none of them.
     """
     lanes = [status.lane for status in rt.buffer.lanes()]
+    lanes += sorted({Lane.parse(lane).whole.key for lane in lanes} - set(lanes))
     accounts = {Lane.parse(lane).account for lane in lanes} | set(rt.settings.accounts)
     destinations = [control.TO + name for name in standing.names(rt)]
     if subject in (*lanes, *accounts, *destinations, *control.pauses(rt)):
         return [subject]
-    named = [lane for lane in lanes if Lane.parse(lane).model == subject]
+    named = sorted({Lane.parse(x).whole.key for x in lanes if Lane.parse(x).model == subject})
     if not named:
         known = ", ".join([*sorted(accounts), *sorted(destinations), *sorted(lanes)])
         raise LowtideError(f"No lane, model or account is named {subject!r}; there are: {known}.")

@@ -44,4 +44,5 @@ def flush(
 
 def _matches(status: LaneStatus, wanted: list[str] | None) -> bool:
     lane = Lane.parse(status.lane)
-    return not wanted or not {status.lane, lane.model, lane.account}.isdisjoint(wanted)
+    names = {status.lane, lane.whole.key, lane.model, lane.account}
+    return not wanted or not names.isdisjoint(wanted)

@@ -39,7 +39,9 @@ def all_lanes(rt: Runtime) -> list[LaneStatus]:
 
 def paused(lane: LaneStatus, pauses: dict[str, Pause]) -> Pause | None:
     """The pause that keeps a lane back, its own or its account's."""
-    return pauses.get(lane.lane) or pauses.get(Lane.parse(lane.lane).account)
+    parsed = Lane.parse(lane.lane)
+    names = (lane.lane, parsed.whole.key, parsed.account)
+    return next((pauses[name] for name in names if name in pauses), None)
 
 
 def lane_table(rt: Runtime) -> RenderableType:

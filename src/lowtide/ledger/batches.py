@@ -89,8 +89,8 @@ class BatchVerbs:
     def move(self, lease: Lease, to: BatchState | str, **noted: Unpack[BatchFields]) -> BatchRow:
         """Brings a batch to another state, or notes something with the state it has.
 
-        When it comes into the state, the time is noted; `next_at` and `reason` are cleared if
-        they are not given. Moving to the state that it has changes only what is given.
+        When it comes into the state, the time is noted; `next_at`, `reason` and `waits_for` are
+        cleared if they are not given. Moving to the state that it has changes only what is given.
 
         Returns:
             The batch as it is then.
@@ -111,7 +111,8 @@ class BatchVerbs:
             if before is not state:
                 if state in FINAL:
                     _refuse_unsettled(connection, lease.batch_id, state)
-                values = {"next_at": None, "reason": None, "state": state} | values
+                left = dict.fromkeys(("next_at", "reason", "waits_for"))
+                values = {**left, "state": state} | values
                 if state in _STAMPS:
                     values.setdefault(_STAMPS[state], self._clock.now())
             return write_held(connection, lease, **values)

@@ -108,6 +108,7 @@ class BatchFields(TypedDict, total=False):
     next_at: float | None
     reason: str | None
     estimate: str | None
+    waits_for: str | None
 
 
 @dataclass(frozen=True, slots=True)

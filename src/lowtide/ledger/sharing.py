@@ -193,9 +193,13 @@ _SHARE = (
 def with_followers(
     db: Database, connection: Connection, batch_id: str, names: Collection[str]
 ) -> set[str]:
-    """The custom_ids of all requests without an outcome that wait for the lines `names`."""
-    query = select(_ROW.custom_id).where(_shares(db, batch_id, names))
-    return {*names, *connection.execute(query).scalars()}
+    """The requests `names`, and all without an outcome that share their lines."""
+    lines = select(_ROW.shares).where(
+        _ROW.shares.is_not(None), sql.among(db, _ROW.custom_id, names)
+    )
+    of = {*names, *connection.execute(lines).scalars()}
+    query = select(_ROW.custom_id).where(_shares(db, batch_id, of))
+    return {*of, *connection.execute(query).scalars()}
 
 
 def paid_once(

@@ -46,7 +46,9 @@ class Cap:
     def holds(self, account: str, model: str, lane: str, task: str) -> bool:
         """Whether requests of a task in a lane are under this cap."""
         mine = (self.account, self.model, self.lane, self.task)
-        given = (account, model, lane, task)
+        # A lane's cap is for all its shares together.
+        whole = self.lane if lane.startswith(f"{self.lane}:") else lane
+        given = (account, model, whole, task)
         return all(a is None or a == b for a, b in zip(mine, given, strict=True))
 
 

@@ -1,0 +1,53 @@
+"""Turns: who is next of the batches that are held for the same.
+
+Those of one lane go in the order in which they were sealed. Lanes take turns: next is the one with
+the fewest tokens at the provider; of those that have none, the one whose last batch ended longest
+ago. With a lane for each tenant or task (`share_by`), one that has a thousand batches waiting so
+keeps back nobody who has one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lowtide import control
+from lowtide.lane import Lane
+
+if TYPE_CHECKING:
+    from lowtide.ledger import BatchRow
+    from lowtide.runtime import Runtime
+
+
+def tokens(account: str, model: str) -> str:
+    """The queue for room in what may be enqueued for a model."""
+    return f"tokens:{account}:{model}"
+
+
+def creations(account: str) -> str:
+    """The queue for the creations that an account has left in an hour."""
+    return f"creations:{account}"
+
+
+def is_next(rt: Runtime, queue: str, batch: BatchRow) -> bool:
+    """Whether no held batch goes before this one; those of a paused lane do not count."""
+    found = rt.ledger.turns(queue, batch.lane)
+    mine = next((turn for turn in found if turn.lane == batch.lane), None)
+    if mine is None:
+        return True  # nobody waits
+    if (mine.sealed_at, mine.batch_id) < (batch.sealed_at, batch.id):
+        return False
+    order = (mine.tokens, mine.ended_at, batch.sealed_at)
+    before = [turn for turn in found if turn.lane != batch.lane and turn.order < order]
+    return all(_is_paused(rt, turn.lane) for turn in before)
+
+
+def call_next(rt: Runtime, queue: str) -> None:
+    """Has the batch looked at now that is next."""
+    for turn in rt.ledger.turns(queue):
+        if not _is_paused(rt, turn.lane):
+            rt.timers.pull_in("submit", turn.batch_id, rt.clock.now())
+            return
+
+
+def _is_paused(rt: Runtime, lane: str) -> bool:
+    return control.paused(rt, lane, Lane.parse(lane).account) is not None
