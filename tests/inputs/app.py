@@ -32,6 +32,27 @@ def file(data: str) -> list[dict[str, Any]]:
     return parts({"type": "file", "file": {"filename": "a.pdf", "file_data": data}})
 
 
+@batch_task(name="inputs.response_parts", model=MODEL, endpoint="/v1/responses")
+def response_parts(url: str, data: str) -> Any:
+    content = [
+        {"type": "input_text", "text": TEXT},
+        {"type": "input_image", "image_url": url},
+        {"type": "input_file", "filename": "a.pdf", "file_data": data},
+        {"type": "input_file", "file_id": "file-known"},
+    ]
+    return respond([{"role": "user", "content": content}])
+
+
+@batch_task(name="inputs.vector", model="text-embedding-3-small", endpoint="/v1/embeddings")
+def vector(text: str) -> str:
+    return text
+
+
+@batch_task(name="inputs.hurried", model="gpt-5-nano", deadline="8s")
+def hurried(text: str) -> str:
+    return text
+
+
 @batch_task(name="inputs.chat_tool", model=MODEL)
 def chat_tool(text: str) -> Any:
     tool = {"type": "function", "function": {"name": "weather", "parameters": WEATHER}}

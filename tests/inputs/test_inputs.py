@@ -13,7 +13,7 @@ from lowtide import runtime
 from lowtide.errors import Flagged
 from lowtide.simulator import Steering
 from tests.plugins.redis import started_redis
-from tests.plugins.stack import Stack, deployment
+from tests.plugins.stack import Stack, deployment, until
 
 pytestmark = pytest.mark.slow
 MODULE = "tests.inputs.app"
@@ -56,6 +56,14 @@ def test_an_image(tasks: Any, ask: Ask, url: str) -> None:
 @both
 def test_a_file(tasks: Any, ask: Ask) -> None:
     assert ask(tasks.file, "data:application/pdf;base64,JVBERi0=") == tasks.TEXT
+
+
+@both
+@pytest.mark.parametrize("url", ["https://example.org/ferry.png", DATA], ids=["url", "data"])
+def test_images_and_files_of_a_response(tasks: Any, ask: Ask, url: str) -> None:
+    file = "data:application/pdf;base64,JVBERi0="
+
+    assert ask(tasks.response_parts, url, file) == tasks.TEXT
 
 
 def test_data_urls_count_in_bytes(stack: Stack, tasks: Any) -> None:
@@ -131,3 +139,78 @@ def test_a_flagged_input_is_not_sent(stack: Stack, tasks: Any, ask: Ask) -> None
     assert caught.value.code == "flagged"
     after = Steering(stack.simulator.root).totals()["billed"]
     assert after - before == 1  # the judgement alone
+
+
+def booked(tasks: Any, result: Any) -> Any:
+    """The last request of a call in the ledger, once its outcome is there."""
+    ledger = runtime.of(tasks.app).ledger
+    return until(lambda: (rows := ledger.task(result.id)) and rows[-1].done_at and rows[-1], "end")
+
+
+@pytest.mark.parametrize(
+    ("task", "args"),
+    [
+        ("picture", [DATA]),
+        ("response_parts", [DATA, "data:application/pdf;base64,JVBERi0="]),
+        ("chat_tool", ["Is it raining?"]),
+        ("reasoning", ["The sea is wide."]),
+        ("completion", ["The sea is wide."]),
+        ("vector", ["The sea is wide."]),
+    ],
+)
+def test_each_answer_is_booked_at_the_batch_price_and_what_it_saved(
+    tasks: Any, task: str, args: list[Any]
+) -> None:
+    result = getattr(tasks, task).delay(*args)
+    result.get(timeout=60)
+
+    row = booked(tasks, result)
+
+    assert row.tier == "batch"
+    assert row.input_tokens
+    if task == "completion":
+        # genai-prices has no batch price for so old a model: not known, and never 0.
+        assert row.cost is None
+        assert row.full_price
+    else:
+        assert row.cost == pytest.approx(row.full_price / 2)
+        [cost] = [c for c in _costs(tasks) if c.key == f"inputs.{task}"]
+        assert cost.saving == pytest.approx(cost.full_price - cost.cost)
+
+
+@pytest.mark.parametrize(
+    ("task", "args"), [("painting", ["A blue ferry"]), ("judgement", ["A quiet day."])]
+)
+def test_what_is_not_priced_by_tokens_is_unknown_and_never_0(
+    tasks: Any, task: str, args: list[Any]
+) -> None:
+    result = getattr(tasks, task).delay(*args)
+    result.get(timeout=60)
+
+    row = booked(tasks, result)
+
+    assert (row.cost, row.full_price) == (None, None)
+    [cost] = [c for c in _costs(tasks) if c.key == f"inputs.{task}"]
+    assert cost.unpriced == cost.answered
+
+
+def test_an_escalated_answer_is_booked_at_the_standard_price(stack: Stack, tasks: Any) -> None:
+    steering = Steering(stack.simulator.root)
+    steering.add_fault("stuck", count=1, share=0.0)
+    try:
+        result = tasks.hurried.delay("The sea is wide.")
+        assert result.get(timeout=60) == "The sea is wide."
+    finally:
+        steering.clear_faults()
+
+    row = booked(tasks, result)
+
+    assert row.tier == "standard"
+    assert row.cost
+    assert row.cost == row.full_price
+    [cost] = [c for c in _costs(tasks) if c.key == "inputs.hurried"]
+    assert (cost.saving, cost.wasted) == (0.0, 0.0)
+
+
+def _costs(tasks: Any) -> Any:
+    return runtime.of(tasks.app).ledger.costs("task")
