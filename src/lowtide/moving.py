@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lowtide.lane import Lane
 from lowtide.ledger import BatchState
-from lowtide.request import unpack
+from lowtide.request import head_of
 
 if TYPE_CHECKING:
     from lowtide.ledger import Attempt, BatchRow, Lease
@@ -56,7 +55,7 @@ def move(
 
 def tokens_of(custom_id: str, blob: bytes) -> int:
     """Estimated input tokens of a stored request."""
-    return unpack(custom_id, Lane("", "", ""), blob).tokens
+    return head_of(custom_id, blob).tokens
 
 
 def cut(
@@ -102,5 +101,5 @@ def _note(rt: Runtime, batch: BatchRow, new_id: str) -> None:
     for chunk in rt.ledger.blobs(new_id):
         rt.buffer.moved(
             new_id,
-            [(unpack(custom_id, lane, blob).task_id, custom_id) for custom_id, blob in chunk],
+            [(head_of(custom_id, blob).task_id, custom_id) for custom_id, blob in chunk],
         )

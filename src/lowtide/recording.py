@@ -11,7 +11,7 @@ from lowtide import failpoints, sharing
 from lowtide.decide import escalate_at
 from lowtide.lane import Lane
 from lowtide.ledger import NewBatch, NewRequest
-from lowtide.request import unpack
+from lowtide.request import head_of
 
 if TYPE_CHECKING:
     from lowtide.ledger import BatchRow
@@ -34,7 +34,7 @@ def record(rt: Runtime, batch_id: str) -> BatchRow | None:
             return None
         lane = Lane.parse(sealed.lane)
         batch = NewBatch(batch_id, lane, bytes=sealed.size, sealed_at=sealed.sealed_at)
-        recorded = rt.ledger.record(batch, _rows(rt, batch_id, lane, sealed.sealed_at))
+        recorded = rt.ledger.record(batch, _rows(rt, batch_id, sealed.sealed_at))
         failpoints.reach("record.recorded")
         sharing.note(rt, recorded.joined)
         if recorded.refused:
@@ -51,20 +51,20 @@ def record(rt: Runtime, batch_id: str) -> BatchRow | None:
     return known
 
 
-def _rows(rt: Runtime, batch_id: str, lane: Lane, sealed_at: float) -> Iterator[NewRequest]:
+def _rows(rt: Runtime, batch_id: str, sealed_at: float) -> Iterator[NewRequest]:
     for chunk in rt.buffer.lines(batch_id):
         for custom_id, blob in chunk:
-            request = unpack(custom_id, lane, blob)
+            head = head_of(custom_id, blob)
             yield NewRequest(
                 custom_id=custom_id,
-                task_id=request.task_id,
-                task=request.task,
+                task_id=head.task_id,
+                task=head.task,
                 blob=blob,
-                tokens=request.tokens,
-                deadline=request.deadline,
-                escalate_at=escalation(rt, request.deadline, sealed_at),
-                tenant=request.tenant,
-                share_key=request.share,
+                tokens=head.tokens,
+                deadline=head.deadline,
+                escalate_at=escalation(rt, head.deadline, sealed_at),
+                tenant=head.tenant,
+                share_key=head.share,
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,11 +25,14 @@ __all__ = [
     "MAX_FILE_BYTES",
     "RESPONSES",
     "Call",
+    "Head",
     "Request",
     "chat",
     "digest",
     "embed",
     "encode",
+    "head_of",
+    "line_of",
     "pack",
     "respond",
     "to_call",
@@ -75,21 +79,18 @@ class Request:
 
     def line(self) -> bytes:
         """The line of the batch file with its line break; the body is not parsed again."""
-        return b"".join(
-            (
-                b'{"custom_id":',
-                orjson.dumps(self.custom_id),
-                _method_and_url(self.lane.endpoint),
-                self.body,
-                b"}\n",
-            )
-        )
+        return _line(self.custom_id, self.lane, self.body)
 
     @property
     def line_size(self) -> int:
         """Bytes of `line()`."""
         fixed = len(b'{"custom_id":') + len(_method_and_url(self.lane.endpoint)) + len(b"}\n")
         return fixed + len(orjson.dumps(self.custom_id)) + len(self.body)
+
+
+def _line(custom_id: str, lane: Lane, body: bytes) -> bytes:
+    name = orjson.dumps(custom_id)
+    return b"".join((b'{"custom_id":', name, _method_and_url(lane.endpoint), body, b"}\n"))
 
 
 @lru_cache(maxsize=64)
@@ -133,7 +134,24 @@ def digest(lane: Lane, body: bytes) -> str:
     return told.hexdigest()
 
 
-_VERSION = b"\x01"
+class Head(msgspec.Struct, array_like=True):
+    """What a blob tells without being decompressed. Fields are only ever added, with a default.
+
+    Attributes:
+        task_id: As in `Request`, like all of these.
+    """
+
+    task_id: str
+    task: str
+    tokens: int
+    deadline: float | None = None
+    tenant: str | None = None
+    share: str | None = None
+    cache: float | None = None
+
+
+_VERSION = 2
+_START = struct.Struct(">BI")  # version, bytes of the head; then the head, then zstd
 # Compressors are not thread-safe and dear to make. A pool hands each to one user at a time, and
 # holds no more than ever worked at once: thread-locals would make one for every greenlet.
 _compressors: deque[zstandard.ZstdCompressor] = deque()
@@ -143,24 +161,40 @@ _LEVEL = 3
 
 def pack(request: Request) -> bytes:
     """The request as one blob for Redis and the ledger, without custom_id and lane."""
-    fields = _Stored(
-        request.task_id,
-        request.task,
-        request.envelope,
-        request.body,
-        request.tokens,
-        request.deadline,
-        request.tenant,
-        request.share,
-        request.cache,
+    own_id = request.task_id == _task_part(request.custom_id)
+    head = _encoder.encode(
+        Head(
+            "" if own_id else request.task_id,
+            request.task,
+            request.tokens,
+            request.deadline,
+            request.tenant,
+            request.share,
+            request.cache,
+        )
     )
     try:
         compressor = _compressors.pop()
     except IndexError:
         compressor = zstandard.ZstdCompressor(level=_LEVEL)
-    packed = compressor.compress(_encoder.encode(fields))
+    packed = compressor.compress(_encoder.encode((request.body, request.envelope)))
     _compressors.append(compressor)
-    return _VERSION + packed
+    return b"".join((_START.pack(_VERSION, len(head)), head, packed))
+
+
+def head_of(custom_id: str, blob: bytes) -> Head:
+    """The head of a blob that `pack` made.
+
+    Raises:
+        EnvelopeError: The blob is damaged, or of a version that this release does not know.
+    """
+    return _read_head(custom_id, _split(custom_id, blob)[0])
+
+
+def line_of(custom_id: str, lane: Lane, blob: bytes) -> bytes:
+    """The line of the batch file for a blob that `pack` made; raises as `unpack` does."""
+    body, _ = _decompress(custom_id, _split(custom_id, blob)[1])
+    return _line(custom_id, lane, body)
 
 
 def unpack(custom_id: str, lane: Lane, blob: bytes) -> Request:
@@ -169,53 +203,74 @@ def unpack(custom_id: str, lane: Lane, blob: bytes) -> Request:
     Raises:
         EnvelopeError: The blob is damaged, or of a version that this release does not know.
     """
-    if blob[:1] != _VERSION:
+    told, packed = _split(custom_id, blob)
+    head = _read_head(custom_id, told)
+    body, envelope = _decompress(custom_id, packed)
+    return Request(
+        custom_id,
+        head.task_id,
+        head.task,
+        lane,
+        body,
+        envelope,
+        head.tokens,
+        head.deadline,
+        head.tenant,
+        head.share,
+        head.cache,
+    )
+
+
+def _split(custom_id: str, blob: bytes) -> tuple[memoryview, memoryview]:
+    """The head, and what is compressed."""
+    if blob[:1] != bytes((_VERSION,)):
         raise EnvelopeError(
             f"Stored request {custom_id} has format {blob[:1].hex() or 'none'}, this release reads "
-            f"{_VERSION.hex()}; run the release of lowtide that stored it.",
+            f"{_VERSION:02x}; run the release of lowtide that stored it.",
             {"custom_id": custom_id},
         )
+    try:
+        _, size = _START.unpack_from(blob)
+    except struct.error as error:
+        raise _damaged(custom_id, error) from None
+    rest = memoryview(blob)[_START.size :]
+    return rest[:size], rest[size:]
+
+
+def _read_head(custom_id: str, told: memoryview) -> Head:
+    try:
+        head = _heads.decode(told)
+    except msgspec.MsgspecError as error:
+        raise _damaged(custom_id, error) from None
+    head.task_id = head.task_id or _task_part(custom_id)
+    return head
+
+
+def _decompress(custom_id: str, packed: memoryview) -> tuple[bytes, bytes]:
+    """Body and envelope."""
     try:
         decompressor = _decompressors.pop()
     except IndexError:
         decompressor = zstandard.ZstdDecompressor()
     try:
-        fields = _decoder.decode(decompressor.decompress(memoryview(blob)[1:]))
+        return _bodies.decode(decompressor.decompress(packed))
     except (zstandard.ZstdError, msgspec.MsgspecError, ValueError) as error:
-        raise EnvelopeError(
-            f"Stored request {custom_id} is damaged: {type(error).__name__}.",
-            {"custom_id": custom_id},
-        ) from None
+        raise _damaged(custom_id, error) from None
     finally:
         _decompressors.append(decompressor)
-    return Request(
-        custom_id,
-        fields.task_id,
-        fields.task,
-        lane,
-        fields.body,
-        fields.envelope,
-        fields.tokens,
-        fields.deadline,
-        fields.tenant,
-        fields.share,
-        fields.cache,
+
+
+def _damaged(custom_id: str, error: Exception) -> EnvelopeError:
+    return EnvelopeError(
+        f"Stored request {custom_id} is damaged: {type(error).__name__}.",
+        {"custom_id": custom_id},
     )
 
 
-class _Stored(msgspec.Struct, array_like=True):
-    """A request as its blob holds it. Fields are only ever added, at the end, with a default."""
-
-    task_id: str
-    task: str
-    envelope: bytes
-    body: bytes
-    tokens: int
-    deadline: float | None = None
-    tenant: str | None = None
-    share: str | None = None
-    cache: float | None = None
+def _task_part(custom_id: str) -> str:
+    return custom_id.rsplit(".", 2)[0]
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_Stored)
+_heads = msgspec.msgpack.Decoder(Head)
+_bodies = msgspec.msgpack.Decoder(tuple[bytes, bytes])

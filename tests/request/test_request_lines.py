@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from lowtide.errors import EnvelopeError, RequestTooLarge
 from lowtide.lane import Lane
-from lowtide.request import Call, Request, encode, pack, to_call, unpack
+from lowtide.request import Call, Request, encode, head_of, line_of, pack, to_call, unpack
 
 LANE = Lane("default", "/v1/chat/completions", "gpt-5-mini")
 TEXT = st.text(st.characters(codec="utf-8"))
 REQUESTS = st.builds(
     Request,
     custom_id=TEXT,
-    task_id=TEXT,
+    task_id=TEXT.filter(bool),
     task=TEXT,
     lane=st.just(LANE),
     body=st.dictionaries(TEXT, TEXT).map(orjson.dumps),
@@ -75,9 +75,26 @@ def test_the_size_limit_counts_the_longest_custom_id():
     encode(Call(lane.endpoint, orjson.loads(body)), account="a", max_bytes=longest.line_size + 16)
 
 
-@pytest.mark.parametrize("blob", [b"", b"\x02abc", b"\xff"])
+@given(REQUESTS)
+def test_a_blob_tells_its_head_and_its_line_without_the_rest(request: Request):
+    blob = pack(request)
+    head = head_of(request.custom_id, blob)
+
+    assert (head.task_id, head.task) == (request.task_id, request.task)
+    assert (head.tokens, head.deadline) == (request.tokens, request.deadline)
+    assert line_of(request.custom_id, LANE, blob) == request.line()
+
+
+def test_a_task_id_that_the_custom_id_holds_is_not_stored_again():
+    own, other = (Request("abcd.0.0", name, "t", LANE, b"", b"", 1) for name in ("abcd", "else"))
+
+    assert b"abcd" not in pack(own)
+    assert b"else" in pack(other)
+
+
+@pytest.mark.parametrize("blob", [b"", b"\x01abc", b"\xff"])
 def test_a_blob_of_another_format_says_so(blob: bytes):
-    with pytest.raises(EnvelopeError, match="this release reads 01"):
+    with pytest.raises(EnvelopeError, match="this release reads 02"):
         unpack("a.0.0", LANE, blob)
 
 
