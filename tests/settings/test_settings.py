@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from lowtide import settings
@@ -9,6 +12,7 @@ from lowtide.durations import parse_duration, parse_size, write_duration
 from lowtide.errors import SettingsError
 from lowtide.lane import Lane
 
+ROOT = Path(__file__).parents[2]
 LANE = Lane("default", "/v1/chat/completions", "gpt-5-mini")
 
 
@@ -132,3 +136,12 @@ def test_a_wrong_value_that_may_be_a_secret_is_not_repeated(monkeypatch):
         settings.load()
 
     assert "sk-hidden" not in str(caught.value)
+
+
+def test_names_of_docker_compose_in_the_same_file_are_left_alone(tmp_path):
+    names = re.findall(r"\$\{([A-Z_]+):", (ROOT / "docker-compose.yml").read_text())
+    own = {name for name in names if not name.startswith(("LOWTIDE_", "OPENAI_"))}
+    assert {"WEB_PORT", "WORKER_PROCESSES", "VALKEY_PASSWORD"} <= own
+    (tmp_path / ".env").write_text("".join(f"{name}=7\n" for name in own))
+
+    assert settings.load().max_requests == 50_000
