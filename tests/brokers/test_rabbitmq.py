@@ -8,9 +8,12 @@ import sys
 from collections import Counter
 
 import pytest
-from celery import chain, chord, group
 
-from lowtide.errors import RequestRejected
+from tests.integration.calls import (
+    a_revoked_call_ends_while_it_waits,
+    every_kind_ends_as_it_should,
+    what_fails_for_now_is_sent_again,
+)
 from tests.plugins.rabbitmq import RabbitServer
 from tests.plugins.stack import Stack, ended_by_pid, until
 
@@ -61,25 +64,34 @@ def test_two_workers_and_two_thousand_calls(
     assert queues(rabbitmq_server, rabbitmq_url) == {"celery": "quorum", "lowtide": "quorum"}
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent"])
-def test_every_kind_of_call(stack: Stack, shop, pool: str) -> None:
+@pytest.mark.parametrize(
+    ("pool", "ledger"),
+    [
+        ("prefork", "sqlite"),
+        ("prefork", "postgresql"),
+        ("threads", "postgresql"),
+        ("gevent", "sqlite"),
+        ("solo", "sqlite"),
+    ],
+)
+def test_every_kind_of_call(
+    stack: Stack, shop, request: pytest.FixtureRequest, pool: str, ledger: str
+) -> None:
+    if ledger == "postgresql":
+        stack.env["LOWTIDE_DATABASE_URL"] = request.getfixturevalue("postgres_url")
     stack.worker(MODULE, pool=pool)
     stack.ready(shop.app)
 
-    steps = shop.review.delay("The boat is red.")
-    wrong = shop.bad.delay("The buoy is green.")
-    tail = chain(shop.summarize.s("The pier is long."), shop.summarize.s(5), shop.noop.s())()
-    many = chord(group(shop.summarize.s(f"Wave {n} rolls.") for n in range(5)), shop.join.s())()
-    bulk = shop.summarize.delay_many([f"Gull {n} flies." for n in range(50)])
-    urgent = shop.summarize.apply_async(("The siren is loud.",), priority=9)
+    every_kind_ends_as_it_should(stack, shop)
 
-    assert steps.get(timeout=60)[0] == "The boat is red."
-    with pytest.raises(RequestRejected):
-        wrong.get(timeout=60)
-    assert tail.get(timeout=60) == "The pier is long."
-    assert many.get(timeout=60) == " | ".join(f"Wave {n} rolls." for n in range(5))
-    assert bulk.get(timeout=60) == [f"Gull {n} flies." for n in range(50)]
-    assert urgent.get(timeout=60) == "The siren is loud."
+
+def test_retries_and_revokes(stack: Stack, shop) -> None:
+    stack.worker(MODULE, name="w1")
+    stack.worker(MODULE, name="w2")
+    stack.ready(shop.app, 2)
+
+    what_fails_for_now_is_sent_again(stack, shop)
+    a_revoked_call_ends_while_it_waits(stack, shop)
 
 
 def test_a_countdown_waits_in_the_broker_and_holds_up_nobody(stack: Stack, shop) -> None:

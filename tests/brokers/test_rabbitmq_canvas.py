@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.canvas import conftest as canvas
-from tests.canvas.cases import CASES
+from tests.canvas.cases import CASES, CORE
 from tests.plugins.rabbitmq import RabbitServer
 from tests.plugins.redis import started_redis
 
@@ -16,8 +16,11 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def world(
-    rabbitmq_server: RabbitServer, tmp_path_factory: pytest.TempPathFactory
+    rabbitmq_server: RabbitServer,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
 ) -> Iterator[canvas.World]:
+    """A worker with the pool that the test asks for, on a RabbitMQ host of its own."""
     server = started_redis(tmp_path_factory.mktemp("redis"))
     broker = rabbitmq_server.vhost()
     with pytest.MonkeyPatch.context() as patch:
@@ -31,7 +34,7 @@ def world(
         folder = tmp_path_factory.mktemp("canvas-rabbitmq")
         env = {"TEST_BROKER": broker}
         with canvas.made_world(server.url, folder, "pipeline", env) as made:
-            made.worker("w1", "prefork")
+            made.worker("w1", request.param)
             yield made
     server.stop()
 
@@ -39,7 +42,13 @@ def world(
 UNDER_A_SECOND = "countdown_in_a_chain"
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != UNDER_A_SECOND])
+def rows() -> Iterator[tuple[str, str]]:
+    for pool in ("prefork", "threads", "gevent", "solo"):
+        names = CASES if pool == "prefork" else CORE
+        yield from ((pool, name) for name in names if name != UNDER_A_SECOND)
+
+
+@pytest.mark.parametrize(("world", "name"), list(rows()), indirect=["world"], scope="module")
 def test_as_a_plain_task(world: canvas.World, name: str) -> None:
     run = CASES[name]
 
@@ -49,6 +58,7 @@ def test_as_a_plain_task(world: canvas.World, name: str) -> None:
     assert ours == ordinary, world.log("w1")
 
 
+@pytest.mark.parametrize("world", ["prefork"], indirect=True)
 @pytest.mark.parametrize("plain", [True, False])
 def test_celery_refuses_countdowns_under_a_second(world: canvas.World, plain: bool) -> None:
     """Its own limit with quorum queues, for every task; `docs/how-to/rabbitmq.md` names it."""

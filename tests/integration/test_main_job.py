@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from celery import chain, chord, group
 
-from lowtide.errors import RequestRejected
+from tests.integration.calls import (
+    a_revoked_call_ends_while_it_waits,
+    every_kind_ends_as_it_should,
+    what_fails_for_now_is_sent_again,
+)
 from tests.plugins.redis import started_redis
-from tests.plugins.stack import Stack, deployment, until
+from tests.plugins.stack import Stack, deployment
 
 pytestmark = pytest.mark.slow
 MODULE = "tests.integration.app"
@@ -66,32 +69,12 @@ def test_every_kind_of_call_on_every_pool(stack: Stack, shop, pool: str) -> None
     stack.worker(MODULE, pool=pool)
     stack.ready(shop.app)
 
-    plain = shop.summarize.delay("The tide is low.")
-    ticket = shop.triage.delay("Subject: flood. Help.")
-    steps = shop.review.delay("The boat is red.")
-    both = shop.vectors.delay(["sea", "land"])
-    other = shop.respond.delay("The port is open.")
-    wrong = shop.bad.delay("The buoy is green.")
-    tail = chain(shop.summarize.s("The pier is long."), shop.summarize.s(5), shop.noop.s())()
-    many = chord(group(shop.summarize.s(f"Wave {n} rolls.") for n in range(5)), shop.join.s())()
-
-    assert plain.get(timeout=60) == "The tide is low."
-    assert set(ticket.get(timeout=60)) == {"subject", "urgent"}
-    assert steps.get(timeout=60)[0] == "The boat is red."
-    assert [len(vector) for vector in both.get(timeout=60)] == [1536, 1536]
-    assert other.get(timeout=60) == "The port is open."
-    with pytest.raises(RequestRejected) as caught:
-        wrong.get(timeout=60)
-    assert caught.value.details["status"] == 400
-    assert caught.value.details["task"] == "shop.bad"
-    assert tail.get(timeout=60) == "The pier is long."
-    assert many.get(timeout=60) == " | ".join(f"Wave {n} rolls." for n in range(5))
-    # What is done leaves nothing behind: no file at the provider, no buffer in Redis.
-    until(lambda: _files(stack) == [], "the provider's files are deleted")
+    every_kind_ends_as_it_should(stack, shop)
 
 
-def _files(stack: Stack) -> list[str]:
-    import openai
+def test_retries_and_revokes(stack: Stack, shop) -> None:
+    stack.worker(MODULE)
+    stack.ready(shop.app)
 
-    client = openai.OpenAI(api_key="simulator", base_url=stack.simulator.base_url)
-    return [file.id for file in client.files.list()]
+    what_fails_for_now_is_sent_again(stack, shop)
+    a_revoked_call_ends_while_it_waits(stack, shop)
