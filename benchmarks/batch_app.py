@@ -15,10 +15,11 @@ app.conf.update(
     lowtide={
         "redis_url": f"{REDIS}/4",
         "home": os.environ.get("BENCH_HOME", "bench"),
+        "max_requests": os.environ.get("BENCH_REQUESTS", "50000"),
         "max_bytes": os.environ.get("BENCH_BYTES", "100MB"),
         "max_wait": os.environ.get("BENCH_WAIT", "5s"),
         "poll_min": os.environ.get("BENCH_POLL", "500ms"),
-        "tick": "500ms",
+        "tick": os.environ.get("BENCH_TICK", "500ms"),
     },
 )
 
