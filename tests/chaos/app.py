@@ -46,6 +46,11 @@ def shared(text: str) -> str:
     return f"Summarise:\n\n{text}"
 
 
+@batch_task(name="chaos.told", model=MODEL, deliver_to="feed")
+def told(text: str) -> str:
+    return f"Summarise:\n\n{text}"
+
+
 @batch_task(name="chaos.bad", model=MODEL)
 def bad(text: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], "temperature": 99}

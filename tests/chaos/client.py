@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,8 @@ from redis.exceptions import RedisError
 
 from lowtide.simulator.answers.chat import chat_completion
 
+STREAM = "told"
+"""Key of the stream that destination "feed" is."""
 REJECTED = object()
 """What a call comes to that the provider refuses."""
 
@@ -60,13 +62,14 @@ class Client:
             "many": self._many,
             "twice": self._twice,
             "shared": self._shared,
+            "told": self._told,
         }
 
     def send(self, kind: str | None = None, count: int = 1) -> None:
         """Sends `count` calls of a kind; of a random one if None."""
         names = list(self._senders)
         for _ in range(count):
-            chosen = kind or self._random.choices(names, (40, 10, 8, 15, 8, 4, 5, 6))[0]
+            chosen = kind or self._random.choices(names, (40, 10, 8, 15, 8, 4, 5, 6, 8))[0]
             known = len(self.expected)
             self._senders[chosen]()
             self.kinds[chosen] += 1
@@ -122,6 +125,11 @@ class Client:
         for _ in range(3):
             self._one("shared", text, answer(f"Summarise:\n\n{text}"))
 
+    def _told(self) -> None:
+        """A call whose end a Redis stream is told of, too."""
+        text = self._text()
+        self._one("told", text, answer(f"Summarise:\n\n{text}"))
+
     def _chain(self) -> None:
         text = self._text()
         first = answer(f"Summarise:\n\n{text}")
@@ -157,6 +165,16 @@ class Client:
             return
         for result, text in zip(results.results, texts, strict=True):
             self.expected[result.id] = answer(f"Summarise:\n\n{text}")
+
+
+def told(redis: Redis) -> dict[str, set[str]]:
+    """Task id → the different results that the stream was told of."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    entries: Any = redis.xrange(STREAM)
+    for _, fields in entries:
+        data = orjson.loads(fields[b"body"])["data"]
+        found[data["task_id"]].add(str(data["result"]))
+    return found
 
 
 def results(redis: Redis, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from redis import Redis
 from lowtide.clock import SystemClock
 from lowtide.embedded import EmbeddedRedis
 from lowtide.ledger import Ledger
+from tests.chaos.client import STREAM
 from tests.chaos.proxy import Proxy
 from tests.plugins.postgres import PostgresServer
 from tests.plugins.stack import ROOT, ended_by_pid, until
@@ -198,6 +200,7 @@ class Deployment:
             "LOWTIDE_ADOPT_WAIT": "2s",
             "LOWTIDE_MAX_ATTEMPTS": "20",
             "LOWTIDE_SLICE_REQUESTS": "50",
+            "LOWTIDE_DESTINATIONS": json.dumps({"feed": {"stream": STREAM, "maxlen": 10**6}}),
             "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
         }
         if "redis" in self.proxies:

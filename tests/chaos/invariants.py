@@ -14,7 +14,7 @@ from sqlalchemy import select
 from lowtide.clock import SystemClock
 from lowtide.ledger import Ledger
 from lowtide.ledger.tables import BATCHES, REQUESTS
-from tests.chaos.client import REJECTED, Client, Listener, results
+from tests.chaos.client import REJECTED, Client, Listener, results, told
 from tests.chaos.deployment import Deployment
 from tests.plugins.redis import leaked_keys
 
@@ -43,6 +43,7 @@ class Verdict:
         leaked: Redis keys that nothing will ever remove.
         files: Files left at the provider.
         stuck: What is left in the buffers.
+        untold: Calls whose end the stream was not told of, or not as it was.
     """
 
     lost: list[str] = field(default_factory=list)
@@ -54,6 +55,7 @@ class Verdict:
     leaked: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
+    untold: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -89,6 +91,7 @@ def check(
     rows = _check_ledger(verdict, deployment)
     _check_bill(verdict, deployment, rows, losable)
     _check_redis(verdict, deployment)
+    _check_told(verdict, deployment, client)
     verdict.files = files(deployment)
     return verdict
 
@@ -124,6 +127,16 @@ def _check_results(verdict: Verdict, deployment: Deployment, client: Client) -> 
                 f"{task_id}: {meta['status']} {meta['result']!r:.300}, not {wanted!r:.100}"
             )
     verdict.figures["calls"] = len(client.expected)
+
+
+def _check_told(verdict: Verdict, deployment: Deployment, client: Client) -> None:
+    heard = told(deployment.redis)
+    for task_id, wanted in client.expected.items():
+        if str(client.roles.get(task_id)).startswith("told "):
+            said = {_plain(each) for each in heard.get(task_id, ())}
+            if said != {wanted}:
+                verdict.untold.append(f"{task_id}: the stream heard {said!r:.200}")
+    verdict.figures["told"] = sum(map(len, heard.values()))
 
 
 def _plain(result: Any) -> Any:

@@ -33,6 +33,8 @@ WHOLE = (
     "fetch.requeued",
     "deliver.resumed",
     "deliver.continued",
+    "tell.written",
+    "tell.sent",
 )
 CASES = [(place, "process") for place in failpoints.PLACES if place != "tick.claimed"]
 CASES += [(place, failpoints.WORKER) for place in WHOLE]
@@ -62,6 +64,7 @@ class Rig:
             self.client.send(kind, count)
         self.client.send("twice")
         self.client.send("many")
+        self.client.send("told", 2)
 
     def is_settled(self) -> bool:
         for worker in self.deployment.workers:
