@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from queue import Empty
 from typing import Any
 
 import pytest
-from kombu import Connection, Consumer, Queue
+from kombu.connection import Connection
+from kombu.entity import Queue
+from kombu.messaging import Consumer
 from redis import Redis
-
-from lowtide import broker
 
 pytestmark = pytest.mark.leaves_keys("*")
 QUEUES = [Queue("first", routing_key="first"), Queue("second", routing_key="second")]
@@ -107,7 +108,7 @@ def test_an_idle_consumer_waits_at_each_queue_and_takes_nothing_by_waiting(
         asked = "take" if channel._asked else "wait"
         try:
             channel._brpop_read()
-        except broker.Empty:
+        except Empty:
             return asked
         return f"{asked}n"
 

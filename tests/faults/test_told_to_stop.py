@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -26,7 +27,7 @@ def test_terminated_at_any_time(bench: Callable[..., Bench]) -> None:
     for turn, (what, reached) in enumerate(STAGES.items()):
         here.client.send("plain", 150)
         here.client.send("steps", 10)
-        until(lambda reached=reached: reached(here), what)
+        until(partial(reached, here), what)
         worker = here.deployment.workers[turn % 2]
         assert worker.process is not None
         worker.process.send_signal(signal.SIGTERM)
