@@ -116,7 +116,8 @@ def caps_of(settings: Settings, lane: Lane, tasks: Collection[str]) -> list[Cap]
     found = []
     if settings.spend_cap_day is not None:
         found.append(Cap("", settings.spend_cap_day))
-    for field, name in (("account", lane.account), ("model", lane.model), ("lane", lane.key)):
+    whole = lane.whole
+    for field, name in (("account", lane.account), ("model", lane.model), ("lane", whole.key)):
         override = settings.lanes.get(name)
         if override is not None and override.spend_cap_day is not None:
             found.append(Cap(f"{field} {name}", override.spend_cap_day, **{field: name}))

@@ -286,3 +286,18 @@ def _delivered(rt: Runtime, batch_id: str, **booked: Any) -> None:
     rt.ledger.claim(batch_id, ids, "test", 60.0)
     rt.ledger.settle("test", [Outcome(name, RequestState.DELIVERED, **booked) for name in ids])
     assert rt.ledger.close_if_done(batch_id)
+
+
+def test_a_lanes_cap_is_for_all_its_shares_together(rt: Runtime, provider: Interfering) -> None:
+    rt.settings.lanes = {LANE.key: LaneOverride(spend_cap_day=15.0)}
+    first, second = (
+        sealed(rt, [dataclasses.replace(each, lane=dataclasses.replace(LANE, share=share))])
+        for each, share in zip(requests(2), ("acme", "ebay"), strict=True)
+    )
+
+    submit(rt, first)
+    submit(rt, second)
+
+    assert batch(rt, first).state == "SUBMITTED"
+    assert batch(rt, second).state == "HELD"
+    assert "$10.00 is spent or on its way" in str(batch(rt, second).reason)
