@@ -74,8 +74,9 @@ def delay_many(
     if backend is not None:
         make = partial(BatchResult, app=app, task_name=name, result_backend=backend)
     given = task_ids or [uuid() for _ in arguments]
-    members = [make(task_id) for task_id, _ in zip(given, arguments, strict=True)]
-    results = ManyResults(group, members, app=app)
+    if len(given) != len(arguments):
+        raise ValueError(f"There are {len(given)} task ids for {len(arguments)} calls.")
+    results = ManyResults.of(group, given, make, app)
     body, result = _chord(app, chord, results)
     due = due_at(task.deadline if task is not None and deadline is None else deadline)
     common = {
@@ -94,13 +95,12 @@ def delay_many(
             "chord": body,
         },
     }
-    ids = iter([member.id for member in results.results])
     first = 0
     with app.producer_or_acquire(options.pop("producer", None)) as producer:
         for some in _messages(arguments):
             app.send_task(
                 EXPAND,
-                (name, common, first, [next(ids) for _ in some], some),
+                (name, common, first, given[first : first + len(some)], some),
                 argsrepr=f"<{len(some)} calls of {name}>",
                 kwargsrepr="{}",
                 ignore_result=True,

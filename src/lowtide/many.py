@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from time import monotonic
 from typing import Any
 
+from celery import Celery
 from celery.exceptions import TimeoutError as NotYet
-from celery.result import GroupResult
+from celery.result import AsyncResult, GroupResult
 from vine.synchronization import barrier
 
 _AT_ONCE = 1000
@@ -19,14 +20,41 @@ _LOOKING = 0.02
 class ManyResults(GroupResult):
     """A `GroupResult` that is cheap to make and to wait for.
 
-    Celery's subscribes to each result's channel, which for thousands of calls takes longer than
-    to send them. This one reads many results at once and waits for the last that is not there yet;
-    by then more have come.
+    Its members are made when they are asked for. Celery's subscribes to each one's channel, which
+    for thousands of calls takes longer than to send them. This one reads many results at once and
+    waits for the last that is not there yet; by then more have come.
     """
+
+    _results: list[Any] | None = None
 
     def __init__(self, id: str | None = None, results: Any = None, **options: Any) -> None:  # noqa: A002 - Celery's name
         self._listens = False
+        self._ids: Sequence[str] = ()
+        self._make: Callable[[str], AsyncResult] | None = None
         super().__init__(id, results, ready_barrier=barrier(), **options)
+
+    @classmethod
+    def of(
+        cls, group: str, ids: Sequence[str], make: Callable[[str], AsyncResult], app: Celery
+    ) -> ManyResults:
+        """The results of the tasks `ids`, each made by `make`."""
+        made = cls(group, app=app)
+        made._ids, made._make = ids, make
+        return made
+
+    @property
+    def results(self) -> Any:
+        """The members, in the order of the calls."""
+        if self._results is None and self._make is not None:
+            self._results = [self._make(task_id) for task_id in self._ids]
+        return self._results
+
+    @results.setter
+    def results(self, members: Any) -> None:
+        self._results = members
+
+    def __len__(self) -> int:
+        return len(self._ids if self._results is None else self._results)
 
     def then(self, callback: Any, on_error: Any = None, weak: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
         """Calls `callback` when all have ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 import threading
@@ -39,6 +40,20 @@ def test_no_result_is_listened_to_before_it_is_waited_for(redis_url, redis) -> N
     assert redis.llen("celery") == 2
     redis.delete("celery", "_kombu.binding.celery")
     results.forget()
+
+
+def test_members_are_made_when_they_are_asked_for(redis_url, redis) -> None:
+    app = shop(redis_url)
+
+    results = app.tasks["shop.ask"].delay_many(["a", "b"], task_ids=["one", "two"])
+
+    assert len(results) == 2
+    assert results._results is None
+    assert [result.id for result in results] == ["one", "two"]
+    assert pickle.loads(pickle.dumps(results)).results == results.results
+    with pytest.raises(ValueError, match="1 task ids for 2 calls"):
+        app.tasks["shop.ask"].delay_many(["a", "b"], task_ids=["one"])
+    redis.delete("celery", "_kombu.binding.celery")
 
 
 def test_waiting_for_many_listens_to_few(redis_url, redis) -> None:
