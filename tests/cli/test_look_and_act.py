@@ -77,6 +77,24 @@ class TestLook:
         assert "The prompt is refused." in lowtide("task", f"{DONE}-0").out
         assert lowtide("task", "nobody").code == 1
 
+    def test_of_calls_that_share_a_line_one_pays(self, lowtide: Command, deployment: str) -> None:
+        clock = SimulatedClock()
+        ledger = Ledger(load().ledger_url, clock)
+        ledger.create()
+        ids = record_batch(ledger, "b-twins", requests=3, at=clock.now(), share_key="k")
+        deliver_batch(ledger, clock, "b-twins", ids, took=60)
+        ledger.close()
+
+        shown = [lowtide("task", f"b-twins-{n}").out for n in range(3)]
+
+        assert ["shared" in each for each in shown] == [False, True, True]
+        assert ["$0" in each for each in shown] == [True, False, False]
+        (row,) = told(lowtide, "costs")
+        assert (row["requests"], row["answered"]) == (3, 3)
+        assert row["cost"] == pytest.approx(
+            told(lowtide, "task", "b-twins-0")["requests"][0]["cost"]
+        )
+
     def test_a_task_that_waits(self, lowtide: Command, deployment: str) -> None:
         waiting(deployment, 3)
         assert told(lowtide, "task", "gpt-5-mini-1")["where"]["state"] == "BUFFERED"

@@ -22,11 +22,15 @@ def record_batch(
     task: str = "tasks.summarize",
     requests: int = 20,
     at: float,
+    share_key: str | None = None,
 ) -> list[str]:
-    """A batch in state RECORDED; its requests' ids."""
+    """A batch in state RECORDED; its requests' ids. With a `share_key` they share one line."""
     ids = [f"{batch_id}-{n}.0.0" for n in range(requests)]
     rows = [
-        NewRequest(name, name.split(".")[0], task, b"\x01" + name.encode(), 300) for name in ids
+        NewRequest(
+            name, name.split(".")[0], task, b"\x01" + name.encode(), 300, share_key=share_key
+        )
+        for name in ids
     ]
     ledger.record(NewBatch(batch_id, lane, bytes=requests * 900, sealed_at=at), rows)
     return ids
@@ -54,7 +58,7 @@ def deliver_batch(
     ledger.move(lease, "FETCHED")
     ledger.release(lease)
     ledger.claim(batch_id, ids, "history", 60)
-    ledger.settle("history", [_outcome(name, n < failed) for n, name in enumerate(ids)])
+    ledger.settle("history", [_outcome(name, n < failed) for n, name in enumerate(ids)], ids)
     clock.advance(1)
     assert ledger.close_if_done(batch_id)
 
@@ -96,4 +100,5 @@ def _outcome(custom_id: str, failed: bool) -> Outcome:
         reasoning_tokens=20,
         cost=0.0004,
         full_price=0.0008,
+        tier="batch",
     )

@@ -11,10 +11,11 @@ import pytest
 
 from lowtide import control
 from lowtide.calls import chat
+from lowtide.clock import SimulatedClock
 from lowtide.envelope import Body, Envelope
 from lowtide.request import Request, encode
 from tests.web.conftest import proof
-from tests.web.history import CHAT, record_batch
+from tests.web.history import CHAT, deliver_batch, record_batch
 
 PAGES = [
     "/",
@@ -119,6 +120,17 @@ def test_prompts_are_for_those_who_may_see_them(page, rt, settings) -> None:
     record_batch(rt.ledger, "b1", at=1.0)
 
     assert page.get("/batches/b1/input.jsonl").status_code == 404
+
+
+def test_calls_that_share_a_line_say_so(page, rt) -> None:
+    rt.ledger.create()
+    clock = rt.ledger._clock = SimulatedClock(rt.clock.now())
+    ids = record_batch(rt.ledger, "b1", requests=2, at=clock.now(), share_key="k")
+    deliver_batch(rt.ledger, clock, "b1", ids, took=60)
+
+    assert page.get("/batches/b1").text.count(">shared<") == 1
+    assert "which paid" in page.get("/tasks/b1-1").text
+    assert "which paid" not in page.get("/tasks/b1-0").text
 
 
 def test_a_task_in_its_buffer(page, rt) -> None:

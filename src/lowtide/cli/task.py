@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from lowtide.cli.context import AppOption, JsonOption, console, print_json, runt
 from lowtide.cli.tables import clock, number, table
 from lowtide.errors import LowtideError
 from lowtide.shown import dollars
+
+if TYPE_CHECKING:
+    from lowtide.ledger import RequestRow
 
 
 def task(
@@ -47,7 +50,13 @@ def task(
             number(row.attempt),
             number(row.input_tokens),
             number(row.output_tokens),
-            "" if row.cost is None else dollars(row.cost),
+            _cost(row),
             clock(row.done_at),
         )
     out.print(made)
+
+
+def _cost(row: RequestRow) -> str:
+    if row.tier == "shared":  # another request of the same line pays
+        return row.tier
+    return "" if row.cost is None else dollars(row.cost)

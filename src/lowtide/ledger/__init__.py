@@ -22,6 +22,7 @@ from lowtide.ledger.rows import (
     Totals,
     Turnaround,
 )
+from lowtide.ledger.sharing import SHARED
 from lowtide.ledger.spending import Cap, Load
 from lowtide.ledger.transitions import FINAL, OPEN, OUTCOMES, BatchState, RequestState
 
@@ -30,6 +31,7 @@ __all__ = [
     "FORMAT",
     "OPEN",
     "OUTCOMES",
+    "SHARED",
     "Attempt",
     "Backlog",
     "BatchFields",

@@ -42,6 +42,7 @@ class RequestLine:
     full_price: float | None
     recorded_at: float
     done_at: float | None
+    tier: str | None
 
 
 @dataclass(frozen=True, slots=True)
