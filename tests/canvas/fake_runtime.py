@@ -50,8 +50,12 @@ class FakeRuntime:
         self.clock = SystemClock()
 
     @property
+    def redis_url(self) -> str:
+        return os.environ["CANVAS_REDIS"]
+
+    @property
     def redis(self) -> Any:
-        return connect(os.environ["CANVAS_REDIS"])
+        return connect(self.redis_url)
 
     def accept(self, requests: Sequence[Request]) -> None:
         if self.redis.exists("canvas:down"):
