@@ -11,8 +11,9 @@ import pytest
 from lowtide import limits, spending
 from lowtide.clock import SystemClock
 from lowtide.doctor import spend_checks
+from lowtide.errors import AccountPaused
 from lowtide.fetch import fetch
-from lowtide.ledger import BatchRow
+from lowtide.ledger import BatchRow, Cap
 from lowtide.request import Request
 from lowtide.runtime import Runtime
 from lowtide.settings import LaneOverride, SetPrice
@@ -178,11 +179,23 @@ def test_a_batch_dearer_than_a_whole_cap_goes_in_parts(rt: Runtime, provider: In
     assert states == ["HELD"] * 2 + ["SUBMITTED"] * 4
 
 
+def test_a_batch_that_is_held_later_gives_its_room_back(rt: Runtime, provider: Interfering) -> None:
+    def refuse(*_args: Any, **_kwargs: Any) -> None:
+        raise AccountPaused("no quota")
+
+    rt.settings.spend_cap_day = 15.0
+    provider.before["create"] = refuse
+    first = sealed(rt, requests(1))
+
+    submit(rt, first)
+
+    assert (batch(rt, first).state, batch(rt, first).estimate) == ("HELD", None)
+    assert rt.ledger.spent([Cap("", 15.0)], 0.0) == {Cap("", 15.0): 0.0}
+
+
 def test_a_held_batch_whose_file_is_uploaded_is_cut_without_it(
     rt: Runtime, provider: Interfering, simulator: Simulator
 ) -> None:
-    from lowtide.errors import AccountPaused
-
     def refuse(*_args: Any, **_kwargs: Any) -> None:
         raise AccountPaused("no quota")
 
