@@ -13,18 +13,22 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trustme
+from celery import Celery
 from redis import Redis
 from redis.exceptions import RedisError
 
+from lowtide import task_ref
 from lowtide.connect import connect
 from lowtide.embedded import find_server
 from lowtide.errors import LowtideError, SettingsError
 from lowtide.sentinel import parse
+from lowtide.simulator.steering import Steering
 from tests.plugins.stack import Stack, ended_by_pid, until
 
 pytestmark = pytest.mark.slow
@@ -194,8 +198,6 @@ def test_buffers_broker_and_results_apart(
     app = importlib.import_module("worker.app").app
     stack.ready(app)
 
-    from lowtide import task_ref
-
     calls = [task_ref("tasks.summarize", app=app).delay(f"Gull {n} flies.") for n in range(50)]
     assert all(f"Gull {n} flies" in call.get(timeout=60) for n, call in enumerate(calls))
     kinds = {
@@ -208,33 +210,102 @@ def test_buffers_broker_and_results_apart(
     assert not {b"{lowtide}"} & kinds["broker"]
 
 
-def test_the_master_behind_sentinel_and_its_successor(start: Start) -> None:
-    master, replica, *watchers = (free_port() for _ in range(3))
+@dataclass
+class Watched:
+    """A master with a replica, and a sentinel that watches them.
+
+    Attributes:
+        url: Where the master is, whoever that is.
+        master: Port of the first master.
+        replica: Port of the other one.
+        watcher: The sentinel.
+    """
+
+    url: str
+    master: int
+    replica: int
+    watcher: Redis
+
+    def fail_over(self) -> None:
+        """The replica becomes the master, and the old one ends."""
+        until(lambda: _goes_over(self.watcher), "the failover begins")
+        until(lambda: _port_of(self.watcher) == self.replica, "the replica is the master")
+        Redis(port=self.master, password="sesame").shutdown(nosave=True)
+
+
+@pytest.fixture
+def watched(start: Start) -> Watched:
+    master, replica, port = (free_port() for _ in range(3))
     start("master", "--port", str(master), "--requirepass", "sesame", "--masterauth", "sesame")
     follow = ["--replicaof", f"127.0.0.1 {master}", "--masterauth", "sesame"]
     start("replica", "--port", str(replica), "--requirepass", "sesame", *follow)
     conf = (
-        f"port {watchers[0]}\nsentinel monitor tide 127.0.0.1 {master} 1\n"
+        f"port {port}\nsentinel monitor tide 127.0.0.1 {master} 1\n"
         "sentinel auth-pass tide sesame\nsentinel down-after-milliseconds tide 500\n"
         "sentinel failover-timeout tide 3000\n"
     )
     start("sentinel", "--sentinel", file=conf)
-    url = f"redis+sentinel://:sesame@127.0.0.1:1,127.0.0.1:{watchers[0]}/tide/0"
+    url = f"redis+sentinel://:sesame@127.0.0.1:1,127.0.0.1:{port}/tide/0"
     client = connect(url)
     until(lambda: answers(client), "the master is found")
-    client.set("kept", "yes")
     until(lambda: client.info("replication")["connected_slaves"] == 1, "the replica follows")
-    assert client.wait(1, 5_000) == 1
-    old = Redis(port=master, password="sesame")
-    watcher = Redis(port=watchers[0])
+    watcher = Redis(port=port)
     until(lambda: watcher.execute_command("SENTINEL", "REPLICAS", "tide"), "the replica is known")
+    return Watched(url, master, replica, watcher)
 
-    until(lambda: _goes_over(watcher), "the failover begins")
-    until(lambda: _port_of(watcher) == replica, "the replica is the master")
-    old.shutdown(nosave=True)
+
+def test_the_master_behind_sentinel_and_its_successor(watched: Watched) -> None:
+    client = connect(watched.url)
+    client.set("kept", "yes")
+    assert client.wait(1, 5_000) == 1
+
+    watched.fail_over()
 
     until(lambda: answers(client) and client.get("kept") == b"yes", "the successor is found")
     until(lambda: _written(client), "the successor takes writes")
+
+
+def test_workers_behind_sentinel_go_on_with_its_successor(
+    stack: Stack, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Buffers, broker and results behind one sentinel; calls at the provider, then new ones."""
+    env = {"LOWTIDE_REDIS_URL": watched.url, "OPENAI_API_KEY": "simulator"}
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    stack.env.update(env)
+    for name in ("worker.app", "config.celeryconfig"):
+        sys.modules.pop(name, None)
+    app = importlib.import_module("worker.app").app
+    stack.worker("worker.app", name="w1")
+    stack.worker("worker.app", name="w2")
+    stack.ready(app, 2)
+    simulator = Steering(stack.simulator.root)
+    simulator.turnaround(working="1h")
+    summarize = task_ref("tasks.summarize", app=app)
+    calls = [summarize.delay(f"Gull {n} flies.") for n in range(100)]
+    until(lambda: {call.state for call in calls} == {"SUBMITTED"}, "all are at the provider")
+    assert connect(watched.url).wait(1, 5_000) == 1
+
+    watched.fail_over()
+    client = connect(watched.url)
+    until(lambda: answers(client) and _written(client), "the successor takes writes")
+    until(lambda: _answering(app) == 2, "both workers are at the successor")
+    calls += [summarize.delay(f"Gull {n} flies.") for n in range(100, 150)]
+    simulator.turnaround(working=0)
+    simulator.advance("2h")
+
+    wrong = {n for n, call in enumerate(calls) if f"Gull {n} flies" not in call.get(timeout=120)}
+    assert wrong == set()
+    billed = Counter(row["billed"] for row in stack.simulator.report()["requests"])
+    assert billed == {1: 150}
+
+
+def _answering(app: Celery) -> int:
+    """How many workers answer; this process's own connections have to find the successor too."""
+    try:
+        return len(app.control.ping(timeout=1))
+    except (RedisError, OSError):
+        return 0
 
 
 def _goes_over(watcher: Redis) -> bool:
