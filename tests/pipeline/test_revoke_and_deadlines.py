@@ -214,10 +214,11 @@ class TestDeadlines:
         assert error.details["lane"] == late.lane.key
         assert "run" not in provider.calls
 
-    def test_beyond_the_days_cap_nothing_is_escalated(
-        self, rt: Runtime, provider: Interfering, told: dict[str, Any]
+    @pytest.mark.parametrize("cap", ["escalate_per_day", "spend_cap_day", "task_spend_caps"])
+    def test_beyond_a_cap_nothing_is_escalated(
+        self, rt: Runtime, provider: Interfering, told: dict[str, Any], cap: str
     ) -> None:
-        rt.settings.escalate_per_day = 0.0
+        setattr(rt.settings, cap, {"tests.task": 0.0} if cap == "task_spend_caps" else 0.0)
         (late,) = with_deadline(requests(1), rt.clock.now() + 20)
         batch_id = sealed(rt, [late])
         submit(rt, batch_id)
