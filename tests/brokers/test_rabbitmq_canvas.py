@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -12,44 +13,70 @@ from tests.plugins.rabbitmq import RabbitServer
 from tests.plugins.redis import started_redis
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def world(
-    rabbitmq_server: RabbitServer,
-    tmp_path_factory: pytest.TempPathFactory,
-    request: pytest.FixtureRequest,
-) -> Iterator[canvas.World]:
-    """A worker with the pool that the test asks for, on a RabbitMQ host of its own."""
-    server = started_redis(tmp_path_factory.mktemp("redis"))
-    broker = rabbitmq_server.vhost()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CANVAS_REDIS", server.url)
-        patch.setenv("TEST_BROKER", broker)
-        from tests.brokers import canvas as on_rabbitmq
-        from tests.canvas import canvas_app
-
-        patch.setattr(canvas, "MODULE", "tests.brokers.canvas")
-        patch.setattr(canvas_app, "make_app", on_rabbitmq.make_app)
-        folder = tmp_path_factory.mktemp("canvas-rabbitmq")
-        env = {"TEST_BROKER": broker}
-        with canvas.made_world(server.url, folder, "pipeline", env) as made:
-            made.worker("w1", request.param)
-            yield made
-    server.stop()
-
-
 UNDER_A_SECOND = "countdown_in_a_chain"
 
 
+class Worlds:
+    """The world whose worker has the pool that was asked for last; another takes its place."""
+
+    def __init__(self, rabbitmq: RabbitServer, folders: pytest.TempPathFactory) -> None:
+        self._rabbitmq = rabbitmq
+        self._folders = folders
+        self._pool = ""
+        self._open = ExitStack()
+        self._world: canvas.World | None = None
+
+    def of(self, pool: str) -> canvas.World:
+        if self._world is None or pool != self._pool:
+            self.close()
+            self._pool = pool
+            self._world = self._open.enter_context(self._made(pool))
+        return self._world
+
+    def close(self) -> None:
+        self._world = None
+        self._open.close()
+
+    @contextmanager
+    def _made(self, pool: str) -> Iterator[canvas.World]:
+        folder = self._folders.mktemp(f"canvas-{pool}")
+        server = started_redis(folder)
+        broker = self._rabbitmq.vhost()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CANVAS_REDIS", server.url)
+            patch.setenv("TEST_BROKER", broker)
+            from tests.brokers import canvas as on_rabbitmq
+            from tests.canvas import canvas_app
+
+            patch.setattr(canvas, "MODULE", "tests.brokers.canvas")
+            patch.setattr(canvas_app, "make_app", on_rabbitmq.make_app)
+            env = {"TEST_BROKER": broker}
+            with canvas.made_world(server.url, folder, "pipeline", env) as made:
+                made.worker("w1", pool)
+                yield made
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def worlds(
+    rabbitmq_server: RabbitServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Worlds]:
+    made = Worlds(rabbitmq_server, tmp_path_factory)
+    yield made
+    made.close()
+
+
 def rows() -> Iterator[tuple[str, str]]:
+    """Every case in prefork, the core of them in the other pools; pool after pool."""
     for pool in ("prefork", "threads", "gevent", "solo"):
-        names = CASES if pool == "prefork" else CORE
-        yield from ((pool, name) for name in names if name != UNDER_A_SECOND)
+        for name in CASES:
+            if name != UNDER_A_SECOND and (pool == "prefork" or name in CORE):
+                yield pool, name
 
 
-@pytest.mark.parametrize(("world", "name"), list(rows()), indirect=["world"], scope="module")
-def test_as_a_plain_task(world: canvas.World, name: str) -> None:
+@pytest.mark.parametrize(("pool", "name"), list(rows()))
+def test_as_a_plain_task(worlds: Worlds, pool: str, name: str) -> None:
+    world = worlds.of(pool)
     run = CASES[name]
 
     ordinary = run(canvas.Side(world, plain=True))
@@ -58,9 +85,8 @@ def test_as_a_plain_task(world: canvas.World, name: str) -> None:
     assert ours == ordinary, world.log("w1")
 
 
-@pytest.mark.parametrize("world", ["prefork"], indirect=True)
 @pytest.mark.parametrize("plain", [True, False])
-def test_celery_refuses_countdowns_under_a_second(world: canvas.World, plain: bool) -> None:
+def test_celery_refuses_countdowns_under_a_second(worlds: Worlds, plain: bool) -> None:
     """Its own limit with quorum queues, for every task; `docs/how-to/rabbitmq.md` names it."""
     with pytest.raises(ValueError, match="countdown must be a positive number"):
-        CASES[UNDER_A_SECOND](canvas.Side(world, plain=plain))
+        CASES[UNDER_A_SECOND](canvas.Side(worlds.of("solo"), plain=plain))
