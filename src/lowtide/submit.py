@@ -43,6 +43,7 @@ logger = get_logger(__name__)
 # A batch whose creation is in doubt is looked for from this long before the intent was noted:
 # the provider's clock need not agree with ours.
 _CLOCK_SLACK = 600.0
+_WRITE = 1 << 20  # bytes that go to the disk at once
 
 
 def submit(rt: Runtime, batch_id: str) -> Next | None:
@@ -164,7 +165,7 @@ def _spooled(rt: Runtime, batch: BatchRow) -> Iterator[tuple[Path, int]]:
     with spool_folder(rt) as folder:
         path = folder / f"{batch.id}.jsonl"
         count = 0
-        with path.open("wb") as file:
+        with path.open("wb", buffering=_WRITE) as file:
             for chunk in rt.ledger.lines(batch.id):
                 file.writelines(line_of(custom_id, lane, blob) for custom_id, blob in chunk)
                 count += len(chunk)
