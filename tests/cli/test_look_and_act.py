@@ -11,7 +11,7 @@ import pytest
 from lowtide.buffer import Buffer
 from lowtide.clock import SimulatedClock, SystemClock
 from lowtide.connect import connect
-from lowtide.ledger import Ledger
+from lowtide.ledger import Attempt, Ledger
 from lowtide.settings import load
 from tests.cli.conftest import Command
 from tests.cli.test_commands import LANE, waiting
@@ -76,6 +76,19 @@ class TestLook:
         assert (request["state"], request["error_code"]) == ("FAILED", "invalid_prompt")
         assert "The prompt is refused." in lowtide("task", f"{DONE}-0").out
         assert lowtide("task", "nobody").code == 1
+
+    def test_the_attempts_of_a_task(self, lowtide: Command, past: None) -> None:
+        ledger = Ledger(load().ledger_url, SimulatedClock())
+        ids = sorted(ledger.ids(OPEN))
+        failed = Attempt(60.0, OPEN, "batch_1", 429, "rate_limit_exceeded", "Slow down.")
+        ledger.requeue(OPEN, ids[:1], reason="429", failed={ids[0]: failed})
+        ledger.close()
+
+        (request,) = told(lowtide, "task", f"{OPEN}-0")["requests"]
+        assert [each["code"] for each in request["attempts"]] == ["rate_limit_exceeded"]
+        shown = lowtide("task", f"{OPEN}-0").out
+        assert "1. 1970-01-01T00:01:00Z in batch_1: 429 rate_limit_exceeded (Slow down)" in shown
+        assert "had no answer before" not in lowtide("task", f"{OPEN}-1").out
 
     def test_of_calls_that_share_a_line_one_pays(self, lowtide: Command, deployment: str) -> None:
         clock = SimulatedClock()

@@ -13,6 +13,7 @@ from lowtide import control
 from lowtide.calls import chat
 from lowtide.clock import SimulatedClock
 from lowtide.envelope import Body, Envelope
+from lowtide.ledger import Attempt
 from lowtide.request import Request, encode
 from tests.web.conftest import proof
 from tests.web.history import CHAT, deliver_batch, record_batch
@@ -131,6 +132,20 @@ def test_calls_that_share_a_line_say_so(page, rt) -> None:
     assert page.get("/batches/b1").text.count(">shared<") == 1
     assert "which paid" in page.get("/tasks/b1-1").text
     assert "which paid" not in page.get("/tasks/b1-0").text
+
+
+def test_a_task_tells_why_it_had_no_answer_before_and_why_it_is_held(page, rt) -> None:
+    rt.ledger.create()
+    ids = record_batch(rt.ledger, "b1", requests=1, at=1.0)
+    failed = Attempt(60.0, "b1", "batch_1", 429, "rate_limit_exceeded", "Slow <down>.")
+    rt.ledger.requeue("b1", ids, reason="429", into="b2", failed={ids[0]: failed})
+    rt.buffer.moved("b2", [("b1-0", ids[0])])
+    rt.buffer.set_summary("b2", state="HELD", reason="spend cap of $1.00 a day")
+
+    text = page.get("/tasks/b1-0").text
+
+    assert "in batch_1: 429 rate_limit_exceeded (Slow &lt;down&gt;)" in text
+    assert "Held: spend cap of $1.00 a day" in text
 
 
 def test_a_task_in_its_buffer(page, rt) -> None:

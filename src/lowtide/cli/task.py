@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lowtide import attempts
 from lowtide.cli.context import AppOption, JsonOption, console, print_json, runtime
 from lowtide.cli.tables import clock, number, table
 from lowtide.errors import LowtideError
@@ -28,13 +29,19 @@ def task(
     rows = rt.ledger.task(task_id)
     if where is None and not rows:
         raise LowtideError(f"lowtide knows no task {task_id}: was it accepted by a worker?")
+    tried = rt.ledger.attempts([row.custom_id for row in rows])
     if json:
-        print_json({"where": where and asdict(where), "requests": [asdict(row) for row in rows]})
+        requests = [
+            {**asdict(row), "attempts": attempts.told(tried.get(row.custom_id, []))} for row in rows
+        ]
+        print_json({"where": where and asdict(where), "requests": requests})
         return
     out = console()
     if where is not None and where.state not in ("DELIVERED", None):
         size = "" if where.requests is None else f" of {where.requests:,}"
         out.print(f"{where.state} in batch {where.batch_id}, place {where.position + 1}{size}")
+        if where.state == "HELD":
+            out.print(where.summary.get("reason", ""))
         if where.expected_end is not None:
             out.print(f"end expected at {clock(where.expected_end)}")
     if not rows:
@@ -54,6 +61,8 @@ def task(
             clock(row.done_at),
         )
     out.print(made)
+    for custom_id, failed in tried.items():
+        out.print(f"{custom_id} had no answer before: {attempts.line(failed)}.")
 
 
 def _cost(row: RequestRow) -> str:

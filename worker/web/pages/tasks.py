@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lowtide import hidden
+from lowtide import attempts, hidden
 from lowtide.envelope import unpack as unpack_envelope
 from lowtide.errors import LowtideError
 from lowtide.ledger import BatchRow, RequestRow
@@ -51,6 +51,10 @@ def task(request: Request) -> Response:
         place=place,
         envelope=envelope,
         asks=[_ask(rt, row, envelope) for row in rows],
+        tried={
+            name: attempts.line(failed)
+            for name, failed in rt.ledger.attempts([row.custom_id for row in rows]).items()
+        },
         answer=_answer(rt, result),
         show_prompts=rt.settings.show_prompts,
     )
