@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ _EVENTS = {
     states.FAILURE: "task.failed",
     states.REVOKED: "task.revoked",
 }
+# Dear to make, and not thread-safe: each is with one user at a time.
+_compressors: deque[zstandard.ZstdCompressor] = deque()
 _OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS
 
 
@@ -115,7 +118,12 @@ def pack(app: Celery, told: Told) -> bytes:
     except Exception:  # a result that is stored nowhere need not be serializable
         shown = json.loads(json.dumps(fields, default=str, skipkeys=True))
         content_type, encoding, data = dump(shown, "json")
-    packed = zstandard.ZstdCompressor(level=3).compress(data)
+    try:
+        compressor = _compressors.pop()
+    except IndexError:
+        compressor = zstandard.ZstdCompressor(level=3)
+    packed = compressor.compress(data)
+    _compressors.append(compressor)
     return msgspec.msgpack.encode((content_type, encoding, packed))
 
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx2
@@ -57,6 +56,10 @@ class Sender(Protocol):
         """What became of each message, in their order; None: accepted."""
         ...
 
+    def close(self) -> None:
+        """Ends its connections."""
+        ...
+
 
 def sender(rt: Runtime, destination: str) -> Sender:
     """What tells the destination of that name in the outbox.
@@ -92,16 +95,17 @@ class _Webhook:
     def __init__(self, destination: Destination, keys: Sequence[bytes], timeout: float) -> None:
         self._url = str(destination.webhook)
         self._keys = keys
-        self._timeout = timeout
+        self._client = httpx2.Client(timeout=timeout, follow_redirects=False)
+        self._pool = ThreadPoolExecutor(self.wave)
 
     def send(self, told: Sequence[Told]) -> list[Refused | None]:
-        with (
-            httpx2.Client(timeout=self._timeout, follow_redirects=False) as client,
-            ThreadPoolExecutor(self.wave) as pool,
-        ):
-            return list(pool.map(partial(self._post, client), told))
+        return list(self._pool.map(self._post, told))
 
-    def _post(self, client: httpx2.Client, told: Told) -> Refused | None:
+    def close(self) -> None:
+        self._pool.shutdown()
+        self._client.close()
+
+    def _post(self, told: Told) -> Refused | None:
         body, at = told.body(), int(time.time())
         headers = {
             "content-type": "application/json",
@@ -113,7 +117,7 @@ class _Webhook:
             ),
         }
         try:
-            with client.stream("POST", self._url, content=body, headers=headers) as response:
+            with self._client.stream("POST", self._url, content=body, headers=headers) as response:
                 return _judged(response)
         except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
             return Refused(type(error).__name__)
@@ -158,6 +162,9 @@ class _Stream:
             return [_reason(error)] * len(told)
         return [_reason(each) if isinstance(each, Exception) else None for each in answers]
 
+    def close(self) -> None:
+        """Its connections are shared with others."""
+
 
 class _Backend:
     """Stores results in a Celery result backend, as Celery does."""
@@ -182,6 +189,9 @@ class _Backend:
             found.append(away)
         return found
 
+    def close(self) -> None:
+        """Its connections are shared with others."""
+
     def _store(self, told: Told) -> None:
         ending = told.ending
         self._backend.store_result(
@@ -200,6 +210,9 @@ class _Forgets:
 
     def send(self, told: Sequence[Told]) -> list[Refused | None]:
         return [None] * len(told)
+
+    def close(self) -> None:
+        """There are none."""
 
 
 def _reason(error: Exception) -> Refused:

@@ -58,7 +58,8 @@ def tell(rt: Runtime, destination: str) -> Next | None:
     except SettingsError as error:
         _say(rt, destination, f"nothing is sent: {error.message}")
         return later
-    wait = _Pass(rt, destination, sender).run()
+    with contextlib.closing(sender):
+        wait = _Pass(rt, destination, sender).run()
     if wait is not None:
         _alert(rt, destination)
     at = rt.ledger.next_message(destination)
