@@ -51,7 +51,11 @@ def stopped(rt: Runtime, lease: Lease, batch: BatchRow) -> Stopped | None:
         return Stopped(None)
     dear = spending.check(rt, lease, batch)
     if dear is None or isinstance(dear, limits.Wait):
-        return None if dear is None else Stopped(hold(rt, lease, dear))
+        if dear is None:
+            return None
+        after = hold(rt, lease, dear)
+        spending.call_next(rt, batch)
+        return Stopped(after)
     batch = _open(rt, lease, batch)
     if isinstance(dear, spending.Part):
         whole = not cut(rt, lease, batch, dear.tokens)

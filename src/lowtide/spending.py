@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import orjson
 from celery.utils.log import get_logger
 
-from lowtide import limits, prices, quiet
+from lowtide import limits, prices, quiet, turns
 from lowtide.calls import MODERATIONS
 from lowtide.ledger import Cap, Load
 from lowtide.request import unpack
@@ -71,6 +71,11 @@ def check(rt: Runtime, lease: Lease, batch: BatchRow) -> limits.Wait | Part | Ap
     caps = caps_of(rt.settings, lane, loads)
     if not caps:
         return None
+    for cap in caps:
+        queue = turns.money(cap.name, _day(rt) - 1)
+        if not turns.is_next(rt, queue, batch):
+            reason = "Batches that the spend cap held back yesterday have their turn before it."
+            return limits.Wait(reason, _LOOK_AGAIN, queue)
     estimate = _estimate(rt, batch, lane, loads)
     over = rt.ledger.reserve(lease, estimate, caps, _today(rt))
     if not over:
@@ -82,10 +87,18 @@ def check(rt: Runtime, lease: Lease, batch: BatchRow) -> limits.Wait | Part | Ap
     if len(held) < len(loads):
         return Apart(tuple(held), reason)
     left = _DAY - rt.clock.now() % _DAY
-    wait = limits.Wait(reason, min(left, _LOOK_AGAIN))
+    wait = limits.Wait(reason, min(left, _LOOK_AGAIN), turns.money(cap.name, _day(rt)))
     if need > cap.limit > 0:
         return Part(max(1, int(batch.tokens * cap.limit * _PART / need)), wait)
     return wait
+
+
+def call_next(rt: Runtime, batch: BatchRow) -> None:
+    """Has those looked at now that are next under the caps of a batch that had its turn."""
+    if not is_capped(rt.settings):
+        return
+    for cap in caps_of(rt.settings, batch.to_lane(), rt.ledger.loads(batch.id)):
+        turns.call_next(rt, turns.money(cap.name, _day(rt) - 1))
 
 
 def exhausted(rt: Runtime, lane: Lane, tasks: Collection[str]) -> dict[str, str]:
@@ -197,4 +210,8 @@ def _holds(cap: Cap, lane: Lane, task: str) -> bool:
 
 
 def _today(rt: Runtime) -> float:
-    return rt.clock.now() // _DAY * _DAY
+    return _day(rt) * _DAY
+
+
+def _day(rt: Runtime) -> int:
+    return int(rt.clock.now() // _DAY)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
 
-from lowtide import control, failpoints, gate, limits, quiet
+from lowtide import control, failpoints, gate, limits, quiet, spending
 from lowtide.decide import backoff, expected_end, next_poll
 from lowtide.errors import (
     AccountPaused,
@@ -103,6 +103,7 @@ def _advance(rt: Runtime, lease: Lease, batch: BatchRow) -> Next | None:
 def _submitted(rt: Runtime, batch: BatchRow) -> Next:
     failpoints.reach("submit.noted")
     limits.submitted(rt, batch.account, batch.model)
+    spending.call_next(rt, batch)
     rt.buffer.set_summary(
         batch.id,
         state=BatchState.SUBMITTED,

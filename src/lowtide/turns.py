@@ -28,6 +28,14 @@ def creations(account: str) -> str:
     return f"creations:{account}"
 
 
+def money(cap: str, day: int) -> str:
+    """The queue for room under a spend cap, of those that were refused on a day.
+
+    What was refused today has had its turn: until the day is over, whatever fits goes before it.
+    """
+    return f"spend:{cap}:{day}"
+
+
 def is_next(rt: Runtime, queue: str, batch: BatchRow) -> bool:
     """Whether no held batch goes before this one; those of a paused lane do not count."""
     found = rt.ledger.turns(queue, batch.lane)

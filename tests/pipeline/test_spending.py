@@ -314,3 +314,72 @@ def test_a_lanes_cap_is_for_all_its_shares_together(rt: Runtime, provider: Inter
     assert batch(rt, first).state == "SUBMITTED"
     assert batch(rt, second).state == "HELD"
     assert "$10.00 is spent or on its way" in str(batch(rt, second).reason)
+
+
+class TestTurns:
+    """Two lanes under one cap, which has room for one batch of $10 a day."""
+
+    @pytest.fixture
+    def waiting(self, rt: Runtime, provider: Interfering) -> tuple[list[str], str]:
+        """Three batches of "acme", then one of "globex", all of them held."""
+        rt.settings.spend_cap_day = 10.0
+        submit(rt, sealed(rt, of_share("acme", requests(1))))
+        acme = [sealed(rt, of_share("acme", requests(1))) for _ in range(3)]
+        globex = sealed(rt, of_share("globex", requests(1)))
+        for batch_id in (*acme, globex):
+            submit(rt, batch_id)
+        return acme, globex
+
+    def test_on_the_next_day_each_lane_has_its_turn(
+        self, rt: Runtime, waiting: tuple[list[str], str]
+    ) -> None:
+        acme, globex = waiting
+        next_day(rt)
+        rt.settings.spend_cap_day = 20.0  # the batch that was sent is still on its way
+
+        for batch_id in (*acme, globex):
+            rt.timers.arm("submit", batch_id, rt.clock.now() + 900)
+            submit(rt, batch_id)
+
+        assert batch(rt, globex).state == "SUBMITTED"
+        assert [batch(rt, each).state for each in acme] == ["HELD"] * 3
+        # Who is next is looked at now, and refused: then the cap is for whatever fits.
+        assert rt.timers.due_at("submit", acme[0]) == pytest.approx(rt.clock.now(), abs=5)
+
+    def test_a_new_batch_goes_behind_those_of_yesterday(
+        self, rt: Runtime, waiting: tuple[list[str], str]
+    ) -> None:
+        acme, _ = waiting
+        next_day(rt)
+
+        fresh = sealed(rt, of_share("acme", requests(1)))
+        submit(rt, fresh)
+
+        assert batch(rt, fresh).state == "HELD"
+        assert "yesterday" in str(batch(rt, fresh).reason)
+        assert batch(rt, acme[0]).state == "HELD"
+
+    def test_what_had_its_turn_today_keeps_back_nobody_for_whom_there_is_room(
+        self, rt: Runtime, waiting: tuple[list[str], str]
+    ) -> None:
+        acme, globex = waiting
+        next_day(rt)
+        for batch_id in (globex, *acme):
+            submit(rt, batch_id)
+        rt.settings.spend_cap_day = 20.0
+
+        fresh = sealed(rt, of_share("acme", requests(1)))
+        submit(rt, fresh)
+
+        assert batch(rt, fresh).state == "SUBMITTED"
+
+
+def of_share(share: str, given: list[Request]) -> list[Request]:
+    lane = dataclasses.replace(LANE, share=share)
+    return [dataclasses.replace(each, lane=lane) for each in given]
+
+
+def next_day(rt: Runtime) -> None:
+    rt.clock = later = Later()
+    later.ahead = 86_400.0
+    rt.ledger._clock = later
