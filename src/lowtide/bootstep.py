@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
 from celery.utils.log import get_logger
 from celery.worker import state
+from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from lowtide import failpoints, pulse, queues, quiet, runtime
 from lowtide.connect import connect
 from lowtide.setbacks import Setbacks
 
+if TYPE_CHECKING:
+    from lowtide.timers import Due
+
 logger = get_logger(__name__)
 _CLAIMS_A_TICK = 100
 _LOOK_EVERY = 10.0
+# With so many messages in the queue, a step that is due again most likely stands there already.
+_CROWDED = 500
+_BATCH_STEPS = frozenset({"submit", "poll", "fetch", "deliver"})
 
 
 class LowtideStep(bootsteps.StartStopStep):
@@ -107,14 +115,15 @@ def tick(rt: runtime.Runtime) -> int:
     """One pass: claims due entries for one lease and sends their pipeline tasks.
 
     Returns:
-        How many entries were claimed.
+        How many were sent.
     """
     from lowtide.timers import Timers
 
     timers = Timers(connect(rt.redis_url, short=True), rt.settings)
-    due = timers.claim(_CLAIMS_A_TICK, rt.settings.lease)
+    due: Sequence[Due] = timers.claim(_CLAIMS_A_TICK, rt.settings.lease)
     if due:
         failpoints.reach("tick.claimed")
+        due = _worth_sending(rt, due)
     polls = [entry.id for entry in due if entry.verb == "poll"]
     for entry in due:
         if entry.verb != "poll":
@@ -123,3 +132,25 @@ def tick(rt: runtime.Runtime) -> int:
         rt.send("poll", polls)
     timers.arm("sweep", "all", rt.clock.now(), if_absent=True)
     return len(due)
+
+
+def _worth_sending(rt: runtime.Runtime, due: Sequence[Due]) -> Sequence[Due]:
+    """All that is due, or without the steps of batches while many of those wait in the queue.
+
+    Sent once more each lease, they would make a queue that is longer than a lease longer still.
+    They are due again one lease later, so none is lost with its message.
+    """
+    steps = [entry for entry in due if entry.verb in _BATCH_STEPS]
+    if not steps:
+        return due
+    try:
+        names = {rt.settings.queue, rt.settings.deliver_queue or rt.settings.queue}
+        crowd = sum(queues.waiting(rt.app, name) or 0 for name in names)
+    except OperationalError:
+        return due  # each tells by itself that the broker is away
+    if crowd <= _CROWDED:
+        return due
+    logger.debug(
+        "%d steps wait in their queue; %d that are due are not sent once more", crowd, len(steps)
+    )
+    return [entry for entry in due if entry.verb not in _BATCH_STEPS]

@@ -37,6 +37,13 @@ def consume(app: Celery, *names: str) -> None:
             queues.select_add(queues[declared(app, name)])
 
 
+def waiting(app: Celery, name: str) -> int | None:
+    """How many messages wait in a queue; None for a broker that does not say it by the way."""
+    with app.pool.acquire(block=True) as connection:
+        size = getattr(connection.default_channel, "_size", None)
+        return None if size is None else int(size(name))
+
+
 def _arguments(app: Celery) -> dict[str, Any] | None:
     conf = app.conf
     kinds = {conf.task_default_queue_type, conf.task_create_missing_queue_type}

@@ -1,0 +1,47 @@
+"""What the tick sends of what is due."""
+
+from __future__ import annotations
+
+import pytest
+from celery import Celery
+from redis import Redis
+
+from lowtide import bootstep, queues
+from lowtide.runtime import Runtime
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    messages: list[tuple[object, ...]] = []
+    monkeypatch.setattr(Runtime, "send", lambda _, *args: messages.append(args))
+    return messages
+
+
+@pytest.mark.parametrize(("crowd", "steps"), [(bootstep._CROWDED, 2), (bootstep._CROWDED + 1, 0)])
+def test_steps_are_not_sent_once_more_to_a_long_queue(
+    rt: Runtime, sent: list[tuple[object, ...]], crowd: int, steps: int
+) -> None:
+    rt.timers.arm("fetch", "b1", 1.0)
+    rt.timers.arm("poll", "b2", 1.0)
+    rt.timers.arm("seal", "lane", 1.0)
+    with rt.app.pool.acquire(block=True) as connection:
+        for _ in range(crowd):
+            connection.default_channel._put("lowtide", {"body": ""})
+
+    bootstep.tick(rt)
+
+    assert ("seal", "lane") in sent
+    assert len([each for each in sent if each[0] in ("fetch", "poll")]) == steps
+    # Whatever was sent, it is due again after a lease.
+    soon = rt.clock.now() + rt.settings.lease
+    scores = dict(rt.redis.zrange("{lowtide}:timers", 0, -1, withscores=True))
+    assert all(soon - 5 < scores[name] <= soon + 5 for name in (b"fetch:b1", b"poll:b2"))
+
+
+def test_queues_of_redis_tell_how_long_they_are(redis: Redis, redis_url: str) -> None:
+    app = Celery("long", broker=redis_url, set_as_current=False)
+    app.conf.broker_transport = "lowtide.broker:Transport"
+    redis.rpush("lowtide", "a", "b")
+
+    assert queues.waiting(app, "lowtide") == 2
+    redis.delete("lowtide")
