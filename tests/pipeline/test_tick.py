@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from celery import Celery
 from redis import Redis
@@ -34,7 +36,8 @@ def test_steps_are_not_sent_once_more_to_a_long_queue(
     assert len([each for each in sent if each[0] in ("fetch", "poll")]) == steps
     # Whatever was sent, it is due again after a lease.
     soon = rt.clock.now() + rt.settings.lease
-    scores = dict(rt.redis.zrange("{lowtide}:timers", 0, -1, withscores=True))
+    timers: Any = rt.redis.zrange("{lowtide}:timers", 0, -1, withscores=True)
+    scores = dict(timers)
     assert all(soon - 5 < scores[name] <= soon + 5 for name in (b"fetch:b1", b"poll:b2"))
 
 
