@@ -165,15 +165,12 @@ def make_request(
     if judged and call.output is not None and call.output is not task.output:
         envelope.output = model_path(call.output)
     wants = carried.read(task, context.headers)
-    share = runtime.of(task.app).settings.share_by
-    if share != "none":
-        lane = replace(lane, share=task.name if share == "task" else wants.tenant or "")
     run = run_number(envelope.retries, envelope.replaced_task_nesting)
     return Request(
         custom_id=custom_id(context.id, run, envelope.step),
         task_id=context.id,
         task=task.name,
-        lane=lane,
+        lane=own_lane(task, lane, wants.tenant),
         body=body,
         envelope=envelope.pack(),
         tokens=tokens,
@@ -183,6 +180,14 @@ def make_request(
         cache=wants.cache,
         max_wait=wants.max_wait,
     )
+
+
+def own_lane(task: BatchTask, lane: Lane, tenant: str | None) -> Lane:
+    """The lane of a call, one of its tenant's or its task's own where `share_by` says so."""
+    by = runtime.of(task.app).settings.share_by
+    if by == "none":
+        return lane
+    return replace(lane, share=task.name if by == "task" else tenant or "")
 
 
 def known_answer(

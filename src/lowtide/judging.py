@@ -100,7 +100,7 @@ def next_request(task: BatchTask, request: Request, envelope: Envelope, again: A
     return replace(
         request,
         custom_id=custom_id(request.task_id, run, envelope.step),
-        lane=lane,
+        lane=accept.own_lane(task, lane, request.tenant),
         body=data,
         tokens=tokens,
         share=digest(lane, data) if request.share else None,

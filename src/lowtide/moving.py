@@ -96,8 +96,7 @@ def cut(
 
 def _note(rt: Runtime, batch: BatchRow, new_id: str) -> None:
     """Lets `.info` of tasks whose requests moved tell of their new batch."""
-    lane = batch.to_lane()
-    rt.buffer.set_summary(new_id, lane=lane.key, state=BatchState.RECORDED)
+    rt.buffer.set_summary(new_id, lane=batch.lane, state=BatchState.RECORDED)
     for chunk in rt.ledger.blobs(new_id):
         rt.buffer.moved(
             new_id,

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from celery.app.task import Context
 
-from lowtide import accept, control, steps, turns
+from lowtide import accept, control, judging, steps, turns
+from lowtide.answer import Answer
 from lowtide.calls import chat
-from lowtide.envelope import Envelope
+from lowtide.envelope import Envelope, unpack
+from lowtide.errors import InvalidAnswer
 from lowtide.fetch import fetch
 from lowtide.lane import Lane
 from lowtide.request import Request
@@ -219,6 +221,10 @@ def test_lanes_are_of_whom_the_setting_says(
     )
 
     assert made.lane.share == share
+    # So is what asks for a valid answer again.
+    bad = Answer(made.lane.endpoint, {"choices": [{"message": {"content": "no JSON"}}]})
+    again = judging.Again(bad, InvalidAnswer("no JSON"), [])
+    assert judging.next_request(task, made, unpack(made.envelope), again).lane == made.lane
     assert made.tenant == tenant
     assert Lane.parse(made.lane.key) == made.lane
     assert made.lane.whole == Lane("default", "/v1/chat/completions", "gpt-5-mini")
