@@ -32,7 +32,6 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")]
 """Name of a destination or of a result backend."""
 KEPT = OWN + "kept"
 """Name in the outbox of what nobody is told: results that the ledger keeps for a replay."""
-_POOLED = ("rpc", "disabled", "cache+memory", "memory")
 
 
 class Destination(BaseModel, extra="forbid"):

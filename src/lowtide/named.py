@@ -7,6 +7,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from celery.app import backends
+from celery.backends.base import DisabledBackend
+from celery.backends.rpc import RPCBackend
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -39,11 +41,14 @@ def named_backend(name: str, app: Celery | None = None) -> Any:
         url = rt.settings.results[name].get_secret_value()
         try:
             kind, address = backends.by_url(url, rt.app.loader)
+            if issubclass(kind, RPCBackend | DisabledBackend):
+                raise TypeError("its results are not for others to read")
             made = kind(app=rt.app, url=address)
         except Exception as error:
             raise SettingsError(
                 f"The result backend {name!r} of LOWTIDE_RESULTS cannot be used: "
-                f"{type(error).__name__}; write a URL as for result_backend of a Celery app.",
+                f"{type(error).__name__}; write a URL as for result_backend of a Celery app, but "
+                "not rpc://.",
                 {"destination": name},
             ) from error
         # With its runtime, whose id stands for it as long as it lives.

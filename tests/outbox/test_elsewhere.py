@@ -15,7 +15,7 @@ import pytest
 from celery import chord, group
 from celery.result import AsyncResult
 
-from lowtide import RequestRejected, SettingsError, failpoints, named_backend, runtime
+from lowtide import RequestRejected, SettingsError, control, failpoints, named_backend, runtime
 from lowtide.connect import connect
 from lowtide.ledger import BatchState
 from lowtide.replay import replay
@@ -193,15 +193,17 @@ def test_a_replay_tells_again_what_was_told_and_what_was_lost(world: World) -> N
     told = tasks.told.delay("The quay is old.")
     silent = tasks.silent.apply_async(("The bell rings.",), result_backend="archive")
     lost = tasks.plain.apply_async(("The mast is tall.",), deliver_to=["crm", "feed"])
-    calls = [told, silent, lost]
-    assert [call.get(timeout=60) for call in calls]
+    bad = tasks.bad.delay("The flag is torn.")
+    calls = [told, silent, lost, bad]
+    assert [call.get(timeout=60, propagate=False) for call in calls]
     rows = [world.rt.ledger.task(call.id)[0] for call in calls]
     batches = {row.batch_id for row in rows}
     until(lambda: world.crm.of(lost.id) and world.fed().get(lost.id), "told")
     until(world.all_told, "nothing waits")
     until(lambda: all(delivered(world, name) for name in batches), "delivered")
     first = {call.id: said(world.crm.of(call.id)) for call in (told, lost)}
-    connect(world.stack.redis_url).delete(f"celery-task-meta-{lost.id}")
+    refused = AsyncResult(bad.id, app=tasks.app).result
+    connect(world.stack.redis_url).delete(*(f"celery-task-meta-{x.id}" for x in (lost, bad)))
     archive = named_backend("archive", tasks.app)
     archive.forget(silent.id)
     connect(world.stack.redis_url).delete("feed")
@@ -212,14 +214,31 @@ def test_a_replay_tells_again_what_was_told_and_what_was_lost(world: World) -> N
 
     told_again = sum((each.told for each in found), Counter[str]())
     assert told_again == {"crm": 2, "feed": 1, "results:archive": 1}
-    assert sum(each.stored for each in found) == 1
+    assert sum(each.stored for each in found) == 2
     until(world.all_told, "nothing waits")
     assert {call.id: said(world.crm.of(call.id)) for call in (told, lost)} == first
     assert set(world.crm.tries) == {rows[0].custom_id, rows[2].custom_id}
     assert said(world.fed()[lost.id]) == first[lost.id]
     assert AsyncResult(lost.id, app=tasks.app).result == "The mast is tall."
+    again = AsyncResult(bad.id, app=tasks.app).result
+    assert isinstance(again, RequestRejected)
+    assert again.args == refused.args
     again = AsyncResult(silent.id, backend=archive, app=tasks.app)
     assert again.result == ["The bell rings.", "The bell rings."]
+
+
+def test_a_revoke_is_told_too(world: World) -> None:
+    control.pause(world.rt, "default", "so that it waits")
+    call = world.tasks.told.delay("The reef is near.")
+    until(lambda: call.state == "BUFFERED", "it is accepted")
+
+    call.revoke()
+    body = until(lambda: world.crm.of(call.id), "it is told")
+    control.resume(world.rt, "default")
+
+    assert (body["type"], body["data"]["state"]) == ("task.revoked", "REVOKED")
+    assert body["data"]["error"]["type"] == "TaskRevokedError"
+    until(world.all_told, "nothing waits")
 
 
 def said(body: Any) -> Any:
