@@ -65,7 +65,9 @@ def _deliver_slice(
     by_id = {outcome.custom_id: outcome for outcome in found}
     with claimed(rt, batch.id, list(by_id)) as claim:
         finish(rt, batch, claim, found=by_id, hostname=hostname)
-    for followers in _followers(rt, batch.id, by_id):
+    # Whose own request is here and shares with none has no followers: mostly all of them.
+    alone = {row.custom_id for row in claim.rows if not row.may_share}
+    for followers in _followers(rt, batch.id, by_id.keys() - alone):
         theirs = {name: structs.replace(by_id[line], custom_id=name) for name, line in followers}
         with claimed(rt, batch.id, list(theirs)) as claim:
             finish(rt, batch, claim, found=theirs, hostname=hostname)
@@ -79,6 +81,8 @@ def _followers(
     Read now, not when the answers were fetched: others may have come to wait since.
     """
     after = ""
+    if not names:
+        return
     while some := rt.ledger.followers(batch_id, names, after, rt.settings.slice_requests):
         yield list(some.items())
         after = max(some)

@@ -319,3 +319,20 @@ def test_a_line_larger_than_the_limit_is_not_cut(rt: Runtime, provider: Interfer
     submit(rt, batch_id)
 
     assert state_of(rt, batch_id) == "SUBMITTED"
+
+
+def test_calls_that_share_nothing_cost_no_look_for_followers(
+    rt: Runtime, provider: Interfering, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = requests(3)
+    batch_id = sealed(rt, given)
+    submit(rt, batch_id)
+    ended(rt, batch_id)
+
+    def asked(*_: Any) -> None:
+        raise AssertionError("nobody can follow them")
+
+    monkeypatch.setattr(type(rt.ledger), "followers", asked)
+    delivered(rt, batch_id)
+
+    assert told.keys() == {each.task_id for each in given}

@@ -55,13 +55,14 @@ class ClaimVerbs:
         query = (
             select(_ROW.custom_id, _ROW.blob, _ROW.attempt)
             .add_columns(_ROW.batch_id, _ROW.state, _ROW.claim, _ROW.claim_until)
+            .add_columns(_ROW.share_key.is_not(None).label("may_share"))
             .where(sql.among(self._db, _ROW.custom_id, custom_ids))
             .order_by(_ROW.custom_id)  # one order, so that two claimers do not deadlock
             .with_for_update(skip_locked=True)  # locked: somebody else is claiming it
         )
         with self._db.write() as connection:
             free = [
-                ClaimedRow(row.custom_id, row.blob, row.attempt)
+                ClaimedRow(row.custom_id, row.blob, row.attempt, bool(row.may_share))
                 for row in connection.execute(query)
                 if row.batch_id == batch_id
                 and row.state == RequestState.RECORDED

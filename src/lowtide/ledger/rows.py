@@ -184,11 +184,14 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedRow:
-    """A request that this caller alone may deliver now. `attempt` counts from 1."""
+    """A request that this caller alone may deliver now. `attempt` counts from 1; `may_share`
+    says whether others may wait for its line.
+    """
 
     custom_id: str
     blob: bytes
     attempt: int
+    may_share: bool = False
 
 
 @dataclass(frozen=True, slots=True)
