@@ -90,11 +90,6 @@ def careful_steps(texts: list[str]) -> Any:
     return found
 
 
-@batch_task(name="checks.capped", model=MODEL)
-def capped(text: str) -> str:
-    return text
-
-
 @batch_task(name="checks.short", model=MODEL, errors_on="length", endpoint="/v1/responses")
 def short(text: str) -> Any:
     return respond(text, max_output_tokens=16)

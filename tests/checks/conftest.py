@@ -1,4 +1,4 @@
-"""One deployment for all tests of a module, with a worker that failpoints may kill."""
+"""One deployment for all tests, with a worker that failpoints may kill."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Rig:
         return fired
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     redis = started_redis(tmp_path_factory.mktemp("redis"))
     with deployment(tmp_path_factory.mktemp("checks"), redis.url) as stack:

@@ -16,7 +16,7 @@ from lowtide import control, runtime
 from tests.plugins.stack import Stack, until
 
 pytestmark = pytest.mark.slow
-MODULE = "tests.checks.app"
+MODULE = "tests.checks.capped_app"
 
 
 def status(stack: Stack) -> str:
@@ -29,7 +29,7 @@ def status(stack: Stack) -> str:
 
 
 def test_a_call_over_its_tasks_cap_waits_and_says_why(stack: Stack, tmp_path: Path) -> None:
-    stack.env["LOWTIDE_TASK_SPEND_CAPS"] = '{"checks.capped": 0}'
+    stack.env["LOWTIDE_TASK_SPEND_CAPS"] = '{"caps.capped": 0}'
     # Both calls in one batch.
     stack.env["LOWTIDE_MAX_WAIT"] = "2s"
     stack.worker(MODULE)
@@ -37,13 +37,13 @@ def test_a_call_over_its_tasks_cap_waits_and_says_why(stack: Stack, tmp_path: Pa
     stack.ready(client.app)
     tail = uuid.uuid4().hex[:16]
 
-    free = client.lenient.apply_async(["The boat is red."], task_id=f"free-{tail}")
+    free = client.free.apply_async(["The boat is red."], task_id=f"free-{tail}")
     held = client.capped.apply_async(["The boat is blue."], task_id=f"held-{tail}")
 
-    assert free.get(timeout=60)[0] == "The boat is red."
+    assert free.get(timeout=60) == "The boat is red."
     where = until(lambda: (found := held.info) and found["batch_state"] == "HELD" and found, "held")
     assert held.state == "BUFFERED"
-    assert where["reason"].startswith("spend cap of $0.00 a day for task checks.capped: $0.00 is")
+    assert where["reason"].startswith("spend cap of $0.00 a day for task caps.capped: $0.00 is")
     batches = json.loads(status(stack))["batches"]
     assert [batch["reason"] for batch in batches] == [where["reason"]]
 
