@@ -249,3 +249,24 @@ def said(body: Any) -> Any:
 def delivered(world: World, batch_id: str) -> bool:
     batch = world.rt.ledger.batch(batch_id)
     return batch is not None and batch.state == BatchState.DELIVERED
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo", "gevent"])
+def test_all_are_told_on_every_pool(world: World, pool: str) -> None:
+    world.stack.stop_workers()
+    world.stack.worker(MODULE, name=pool, pool=pool)
+    world.stack.ready(world.tasks.app)
+    world.crm.statuses[:] = [503]
+
+    calls = [
+        world.tasks.plain.apply_async(
+            (f"Pool {n} is deep.",), deliver_to=["crm", "feed"], result_backend="archive"
+        )
+        for n in range(12)
+    ]
+
+    answers = {call.id: call.get(timeout=60) for call in calls}
+    until(world.all_told, "nothing waits")
+    heard = {call.id: world.crm.of(call.id) for call in calls}
+    assert {name: body and body["data"]["result"] for name, body in heard.items()} == answers
+    assert {name: world.fed()[name]["data"]["result"] for name in answers} == answers
