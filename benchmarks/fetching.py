@@ -115,6 +115,8 @@ def fetching(path: str) -> Callable[[], None]:
         to.symlink_to(path)
         return 0
 
+    rt.buffer.sealed()
+    rt.slices.get("b1", 0)
     rt.provider = lambda _account: SimpleNamespace(download=download)  # type: ignore[method-assign,assignment,return-value]
 
     def work() -> None:

@@ -67,10 +67,10 @@ class Settling:
         """Details that every error of this batch carries."""
         return {"lane": self.batch.lane, "batch": self.batch.provider_batch_id}
 
-    def answer(self, seen: results.Seen) -> None:
+    def answer(self, answered: Answered) -> None:
         """The request has its answer."""
-        self.left.discard(seen.custom_id)
-        self.writer.add(Answered(*seen))
+        self.left.discard(answered.custom_id)
+        self.writer.add(answered)
 
     def fail(self, custom_id: str, error: str, message: str, details: Mapping[str, Any]) -> None:
         """The request failed for good."""
@@ -180,7 +180,7 @@ def _settle(settling: Settling, line: results.Line) -> None:
         case results.Answered() as answered:
             body = orjson.dumps(answered.body)
             settling.answer(
-                results.Seen(line.custom_id, answered.status_code, body, answered.request_id)
+                Answered(line.custom_id, answered.status_code, body, answered.request_id)
             )
         case results.Rejected() as rejected:
             settling.fail(

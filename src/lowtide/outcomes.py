@@ -17,7 +17,7 @@ _LEVEL = 1
 _MAX_SLICE_BYTES = 8_000_000
 
 
-class Answered(msgspec.Struct, frozen=True, array_like=True, tag=0):
+class Answered(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
     """The provider answered.
 
     Attributes:

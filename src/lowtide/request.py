@@ -134,7 +134,7 @@ def digest(lane: Lane, body: bytes) -> str:
     return told.hexdigest()
 
 
-class Head(msgspec.Struct, array_like=True):
+class Head(msgspec.Struct, array_like=True, gc=False):
     """What a blob tells without being decompressed. Fields are only ever added, with a default.
 
     Attributes:

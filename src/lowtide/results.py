@@ -11,11 +11,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import orjson
 
+from lowtide import outcomes
 from lowtide.calls import RESPONSES
 from lowtide.tokens import Usage
 
@@ -131,21 +132,8 @@ def read_lines(path: Path) -> Iterator[bytes]:
                 yield line
 
 
-class Seen(NamedTuple):
-    """A line with an answer whose body was not parsed.
-
-    Attributes:
-        body: JSON as it came, which `read_body` reads.
-    """
-
-    custom_id: str
-    status_code: int
-    body: bytes
-    request_id: str | None
-
-
-def glance(raw: bytes, endpoint: str) -> Seen | None:
-    """The answer that a usual line tells.
+def glance(raw: bytes, endpoint: str) -> outcomes.Answered | None:
+    """The answer that a usual line tells, its body as it came; `read_body` reads it.
 
     Returns:
         None when the line is anything but usual, which `parse_line` has to tell.
@@ -159,16 +147,16 @@ def glance(raw: bytes, endpoint: str) -> Seen | None:
         return None
     if endpoint == RESPONSES and b'"failed"' in body:
         return None
-    return Seen(line.custom_id, response.status_code, body, response.request_id)
+    return outcomes.Answered(line.custom_id, response.status_code, body, response.request_id)
 
 
-class _Response(msgspec.Struct):
+class _Response(msgspec.Struct, gc=False):
     status_code: int
     body: msgspec.Raw
     request_id: str | None = None
 
 
-class _Usual(msgspec.Struct):
+class _Usual(msgspec.Struct, gc=False):
     custom_id: str
     response: _Response
 

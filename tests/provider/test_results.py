@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lowtide import results
+from lowtide import outcomes, results
 from lowtide.results import Again, Answered, Line, Outcome, Rejected, parse_line, read_lines
 from lowtide.tokens import Usage
 
@@ -160,7 +160,9 @@ CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 def test_a_glance_tells_an_answer_and_keeps_its_body_byte_for_byte():
     raw = b'{"custom_id":"a","response":{"body":{"n": 1e2 ,"x":"\\u00e9"},"status_code":201}}'
 
-    assert results.glance(raw, CHAT) == ("a", 201, rb'{"n": 1e2 ,"x":"\u00e9"}', None)
+    assert results.glance(raw, CHAT) == outcomes.Answered(
+        "a", 201, rb'{"n": 1e2 ,"x":"\u00e9"}', None
+    )
 
 
 @pytest.mark.parametrize(
