@@ -42,7 +42,7 @@ class Destination(BaseModel, extra="forbid"):
         secret: What it is signed with, "whsec_" and base64; two, parted by a space, while one
             takes the other's place.
         secret_env: Environment variable that holds it, in place of `secret`.
-        timeout: Seconds that the receiver may take.
+        timeout: Seconds that the receiver may take; never more than a third of a lease.
         stream: Key of a Redis stream.
         redis_url: Its Redis; the buffers' if unset.
         maxlen: About how many entries the stream keeps.

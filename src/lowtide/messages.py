@@ -15,7 +15,7 @@ import zstandard
 from celery import Celery, states
 from celery.app.task import Context
 
-from lowtide.celery_seam import dump, load_own
+from lowtide.celery_seam import dump, load_own, shown
 from lowtide.endings import Ending
 
 _EVENTS = {
@@ -116,8 +116,8 @@ def pack(app: Celery, told: Told) -> bytes:
     try:
         content_type, encoding, data = dump(fields, app.conf.result_serializer)
     except Exception:  # a result that is stored nowhere need not be serializable
-        shown = json.loads(json.dumps(fields, default=str, skipkeys=True))
-        content_type, encoding, data = dump(shown, "json")
+        fields |= {"value": _as_json(ending.value), "request": {}, "children": []}
+        content_type, encoding, data = dump(fields, "json")
     try:
         compressor = _compressors.pop()
     except IndexError:
@@ -134,6 +134,14 @@ def unpack(app: Celery, blob: bytes) -> Told:
     fields = load_own(app, data, content_type, encoding)
     ending = Ending(*(fields.pop(name) for name in ("state", "value", "traceback", "children")))
     return Told(ending=ending, **fields)
+
+
+def _as_json(value: Any) -> Any:
+    """A value with text in place of what JSON does not know."""
+    try:
+        return json.loads(json.dumps(value, default=str, skipkeys=True))
+    except (ValueError, RecursionError):  # it holds itself
+        return shown(value)
 
 
 def _error(value: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from celery import Celery
 from lowtide import BatchTask, SettingsError, carried, named, named_backend, runtime, settings
 from lowtide.destinations import key
 from lowtide.endings import Ending, failed
-from lowtide.messages import Told
+from lowtide.messages import Told, pack, unpack
 from lowtide.result import BatchResult
 from lowtide.senders import sign
 from tests.outbox.conftest import SECRET
@@ -201,6 +201,19 @@ def test_answers_that_no_json_can_hold_are_told_all_the_same(app: Celery) -> Non
     told = Told("t1.0.0", "names.plain", "t1", Ending("SUCCESS", ["\ud83d", 2**80, {1: b"x"}]))
 
     assert json.loads(told.body())["data"]["result"][1] == 2**80
+
+
+def test_a_result_that_nothing_can_serialize_is_told_as_text(app: Celery) -> None:
+    circle: list[Any] = [{1, 2}]
+    circle.append(circle)
+    values = {"a set": {"of": {1}}, "a circle": circle, "an object": object}
+
+    for name, value in values.items():
+        blob = pack(app, Told("t1.0.0", "names.plain", name, Ending("SUCCESS", value)))
+        told = unpack(app, blob)
+        assert (told.task_id, told.custom_id) == (name, "t1.0.0")
+        assert json.loads(told.body())["data"]["result"]
+    assert unpack(app, blob).ending.value == str(object)
 
 
 def test_the_sdk_takes_the_signature() -> None:
