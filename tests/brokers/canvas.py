@@ -15,3 +15,5 @@ def make_app(url: str, backend: str | None = None) -> Celery:
 
 
 app = make_app(os.environ["CANVAS_REDIS"])
+if os.environ.get("TEST_EVENTS") == "off":
+    app.conf.worker_send_task_events = False

@@ -43,7 +43,7 @@ class World:
         """Starts a worker and waits until it answers."""
         sizes = {"prefork": "2", "solo": "1"}
         command = [sys.executable, "-m", "celery", "-A", MODULE, "worker", "-n", f"{name}@canvas"]
-        command += ["-P", pool, "-c", sizes.get(pool, "8"), "-E", "-l", "INFO"]
+        command += ["-P", pool, "-c", sizes.get(pool, "8"), "-l", "INFO"]
         command += ["--without-gossip", "--without-mingle", *flags]
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
