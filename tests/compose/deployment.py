@@ -1,10 +1,11 @@
-"""The compose stack as an operator handles it: one project of its own, on ports of its own."""
+"""The compose stack as an operator handles it: one project of its own, on ports of its own.
+
+It is set up as README says: passwords by `make secrets`, as files, and the rest in `.env`.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 ROOT = Path(__file__).parents[2]
+PROFILES = ("rabbitmq", "simulator", "monitoring")
 
 
 class Compose:
@@ -22,43 +24,59 @@ class Compose:
 
     Args:
         project: Name of the project; nothing else of that name is touched.
+        folder: For a copy of the file, its configuration, `.env` and passwords.
     """
 
-    def __init__(self, project: str) -> None:
+    def __init__(self, project: str, folder: Path) -> None:
         self.project = project
-        self.ports = {name: _free_port() for name in ("valkey", "web", "flower", "simulator")}
-        self.passwords = {
-            name: secrets.token_hex(16)
-            for name in ("VALKEY_PASSWORD", "POSTGRES_PASSWORD", "LOWTIDE_WEB_TOKEN")
-        }
-        self._env = {
-            **os.environ,
-            **self.passwords,
-            "FLOWER_BASIC_AUTH": f"lowtide:{secrets.token_hex(16)}",
+        self.folder = folder
+        parts = ("valkey", "web", "flower", "simulator", "rabbitmq")
+        self.ports = {name: _free_port() for name in parts}
+        shutil.copy(ROOT / "docker-compose.yml", folder)
+        shutil.copytree(ROOT / "config", folder / "config")
+        subprocess.run([folder / "config" / "make-secrets.sh"], check=True, capture_output=True)
+        self.settings = {
             "OPENAI_API_KEY": "simulator",
             "OPENAI_BASE_URL": "http://simulator:8000/v1",
             "LOWTIDE_MAX_WAIT": "2s",
             "WORKER_PROCESSES": "2",
-            "VALKEY_PORT": str(self.ports["valkey"]),
-            "WEB_PORT": str(self.ports["web"]),
-            "FLOWER_PORT": str(self.ports["flower"]),
-            "SIMULATOR_PORT": str(self.ports["simulator"]),
+            **{f"{name.upper()}_PORT": str(port) for name, port in self.ports.items()},
         }
+        self.write_settings()
         self._command = [*program(), "--project-name", project]
+
+    def write_settings(self, **more: str) -> None:
+        """Writes `.env`, with these settings added."""
+        self.settings |= more
+        lines = [f"{name}={value}\n" for name, value in self.settings.items()]
+        (self.folder / ".env").write_text("".join(lines))
+
+    def secret(self, name: str) -> str:
+        """A password, as `make secrets` made it."""
+        return (self.folder / ".secrets" / "run" / name).read_text().strip()
+
+    def write_secret(self, name: str, value: str) -> None:
+        """Puts another password in its place."""
+        (self.folder / ".secrets" / "run" / name).write_text(f"{value}\n")
 
     @property
     def redis_url(self) -> str:
         """Where an app outside sends its calls to."""
-        return f"redis://:{self.passwords['VALKEY_PASSWORD']}@127.0.0.1:{self.ports['valkey']}/0"
+        return f"redis://:{self.secret('valkey_password')}@127.0.0.1:{self.ports['valkey']}/0"
+
+    @property
+    def rabbitmq_url(self) -> str:
+        """The same, with RabbitMQ as broker."""
+        password = self.secret("rabbitmq_password")
+        return f"amqp://lowtide:{password}@127.0.0.1:{self.ports['rabbitmq']}//"
+
+    def build(self) -> None:
+        """Builds the image of this checkout."""
+        _done([*self._command, "build", "worker"], ROOT)
 
     def run(self, *words: str, stdin: bytes | None = None) -> bytes:
         """Runs `docker compose` with these words and returns what it printed."""
-        command = [*self._command, *words]
-        done = subprocess.run(
-            command, cwd=ROOT, env=self._env, input=stdin, capture_output=True, timeout=900
-        )
-        assert done.returncode == 0, f"{' '.join(words)}: {done.stderr.decode()[-3000:]}"
-        return done.stdout
+        return _done([*self._command, *words], self.folder, stdin)
 
     def up(self, *words: str) -> None:
         """Starts what is not running, with the simulator in place of a provider."""
@@ -77,7 +95,7 @@ class Compose:
             states = [docker("inspect", "--format", _HEALTH, c) for c in self.containers(service)]
             return [state.strip() for state in states] == ["healthy"] * count
 
-        until(well, f"{count} {service} healthy", 240)
+        until(well, f"{count} {service} healthy", 600)
 
     def volume(self, service: str, *words: str, stdin: bytes = b"") -> bytes:
         """Runs `tar` on the service's volume, mounted at /data."""
@@ -90,14 +108,15 @@ class Compose:
     def ask(self, service: str, path: str) -> Any:
         """What a service of this stack answers with, JSON or text."""
         request = Request(f"http://127.0.0.1:{self.ports[service]}{path}")
-        request.add_header("authorization", f"Bearer {self.passwords['LOWTIDE_WEB_TOKEN']}")
+        request.add_header("authorization", f"Bearer {self.secret('lowtide_web_token')}")
         with urlopen(request, timeout=120) as answer:
             body = answer.read()
         return json.loads(body) if body[:1] in b"{[" else body.decode()
 
     def remove(self) -> None:
         """Ends all of the project and deletes what it kept."""
-        self.run("--profile", "simulator", "down", "--volumes", "--timeout", "5")
+        profiles = [word for name in PROFILES for word in ("--profile", name)]
+        self.run(*profiles, "down", "--volumes", "--remove-orphans", "--timeout", "5")
 
 
 _HEALTH = "{{.State.Health.Status}}"
@@ -134,6 +153,12 @@ def until(condition: Callable[[], Any], what: str, timeout: float) -> Any:
             return found
         time.sleep(0.5)
     raise AssertionError(f"not within {timeout:.0f} s: {what}")
+
+
+def _done(command: list[str], folder: Path, stdin: bytes | None = None) -> bytes:
+    done = subprocess.run(command, cwd=folder, input=stdin, capture_output=True, timeout=900)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr.decode()[-3000:]}"
+    return done.stdout
 
 
 def _fails(*command: str) -> bool:

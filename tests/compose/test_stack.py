@@ -5,21 +5,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import urllib.error
 from collections import Counter
 from collections.abc import Iterator
-from urllib.request import urlopen
+from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
-from celery import Celery
+from celery import Celery, chain
 from celery.result import AsyncResult
 from redis import Redis
 from redis.exceptions import RedisError
 
 from lowtide import task_ref
 from lowtide.simulator.steering import Steering
+from tests.brokers import quorum
 from tests.compose.deployment import Compose, docker, program, until
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(2400)]
@@ -28,14 +31,14 @@ WORKERS = 4
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[Compose]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     try:
         program()
     except FileNotFoundError as error:
         pytest.skip(f"{error}; CONTRIBUTING.md says how to get one")
-    made = Compose(f"lowtide-test-{os.getpid()}")
+    made = Compose(f"lowtide-test-{os.getpid()}", tmp_path_factory.mktemp("deployment"))
     try:
-        made.run("build", "worker")
+        made.build()
         made.up("--no-build", "--scale", f"worker={WORKERS}")
         for service in ("valkey", "postgres", "web", "flower", "simulator"):
             made.healthy(service)
@@ -50,11 +53,19 @@ def stack() -> Iterator[Compose]:
 
 @pytest.fixture
 def app(stack: Compose) -> Iterator[Celery]:
-    """An app outside that has nothing but the wheel: no task's code, no provider's key."""
-    made = Celery("outside", broker=stack.redis_url, backend=stack.redis_url, set_as_current=False)
-    made.conf.broker_transport_options = {"visibility_timeout": 120}
+    made = outside(stack.redis_url, stack.redis_url)
     yield made
     made.close()
+
+
+def outside(broker: str, backend: str) -> Celery:
+    """An app outside that has nothing but the wheel: no task's code, no provider's key."""
+    made = Celery("outside", broker=broker, backend=backend, set_as_current=False)
+    if broker.startswith("amqp"):
+        made.conf.update(quorum.conf(broker))
+    else:
+        made.conf.broker_transport_options = {"visibility_timeout": 120}
+    return made
 
 
 def text(number: int) -> str:
@@ -167,3 +178,115 @@ def test_a_backup_of_both_stores_brings_back_what_was_on_its_way(
     each_has_its_answer(calls)
     paid_once(stack, before + 500)
     assert outcomes(stack) == {"DELIVERED": before + 500}
+
+
+def test_an_update_with_calls_under_way(stack: Compose, app: Celery) -> None:
+    """As `docs/operations.md` has it; the image is the same, so that it is made anew by force."""
+    before = sum(outcomes(stack).values())
+    calls = send(app, range(before, before + 300))
+    workers = set(stack.containers("worker"))
+
+    stack.run("run", "--rm", "migrate")
+    renew = ["up", "--detach", "--no-deps", "--no-build", "--force-recreate"]
+    stack.run(*renew, "--scale", f"worker={WORKERS}", "worker", "web", "flower")
+
+    each_has_its_answer(calls)
+    paid_once(stack, before + 300)
+    stack.healthy("worker", WORKERS)
+    assert not workers & set(stack.containers("worker"))
+
+
+def test_keys_are_rotated(stack: Compose) -> None:
+    """Page, Flower, PostgreSQL and Valkey, each as `docs/operations.md` has it."""
+    before = sum(outcomes(stack).values())
+    old = {name: stack.secret(name) for name in ("lowtide_web_token", "valkey_password")}
+
+    stack.write_secret("lowtide_web_token", "new-token")
+    stack.write_secret("flower_basic_auth", "lowtide:new-password")
+    stack.run("restart", "web", "flower")
+    stack.healthy("web")
+    with_old = Request(f"http://127.0.0.1:{stack.ports['web']}/metrics")
+    with_old.add_header("authorization", f"Bearer {old['lowtide_web_token']}")
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urlopen(with_old, timeout=30)
+    assert "lowtide_up" in stack.ask("web", "/metrics")
+
+    sql = "ALTER USER lowtide PASSWORD 'new-database-password'"
+    stack.run("exec", "-T", "postgres", "psql", "-U", "lowtide", "-d", "lowtide", "-c", sql)
+    stack.write_secret("postgres_password", "new-database-password")
+    stack.run("stop", "worker", "web", "flower", "valkey")
+    stack.write_secret("valkey_password", "new-valkey-password")
+    stack.up("--no-build", "--scale", f"worker={WORKERS}")
+    for service in ("valkey", "web"):
+        stack.healthy(service)
+    stack.healthy("worker", WORKERS)
+
+    with pytest.raises(RedisError, match=r"(?i)password|authenticat"):
+        Redis(port=stack.ports["valkey"], password=old["valkey_password"]).ping()
+    again = outside(stack.redis_url, stack.redis_url)
+    each_has_its_answer(send(again, range(before, before + 20)))
+    again.close()
+
+
+def test_from_redis_to_rabbitmq_with_calls_at_the_provider(stack: Compose) -> None:
+    """As `docs/operations.md` has it: what waits at the provider goes on over the new broker."""
+    before = sum(outcomes(stack).values())
+    simulator = Steering(f"http://127.0.0.1:{stack.ports['simulator']}")
+    simulator.turnaround(working="1h")
+    app = outside(stack.redis_url, stack.redis_url)
+    calls = send(app, range(before, before + 100))
+    summarize = task_ref("tasks.summarize", app=app)
+    tail = chain(summarize.s(text(1)), summarize.s())()
+    until(lambda: outcomes(stack).get("RECORDED") == 101, "all are at the provider", 120)
+
+    stack.run("--profile", "rabbitmq", "up", "--detach", "--no-build", "rabbitmq")
+    stack.healthy("rabbitmq")
+    until(lambda: not Redis.from_url(stack.redis_url).llen("celery"), "no call waits", 60)
+    inside = "amqp://lowtide:{RABBITMQ_PASSWORD}@rabbitmq:5672//"
+    stack.write_settings(LOWTIDE_BROKER_URL=inside)
+    stack.up("--no-build", "--scale", f"worker={WORKERS}")
+    stack.healthy("worker", WORKERS)
+    stack.healthy("simulator")
+    over = outside(stack.rabbitmq_url, stack.redis_url)
+    calls |= send(over, range(before + 100, before + 200))
+    simulator.turnaround(working=0)
+    simulator.advance("2h")
+
+    each_has_its_answer(calls)
+    assert "number 1 " in tail.get(timeout=120)
+    assert outcomes(stack) == {"DELIVERED": before + 202}
+    words = ["rabbitmqctl", "--quiet", "list_queues", "name", "type"]
+    queues = docker("exec", stack.containers("rabbitmq")[0], *words).split()
+    assert dict(zip(queues[::2], queues[1::2], strict=True)).get("lowtide") == "quorum"
+    over.close()
+    app.close()
+
+
+def test_prometheus_scrapes_the_page_and_reads_the_rules(stack: Compose) -> None:
+    """With the passwords of `make secrets`, and the configuration as it is."""
+    if not docker("images", "--quiet", "prom/prometheus:v3.5.0").strip():
+        pytest.skip("the image prom/prometheus:v3.5.0 is not here")
+    stack.run("--profile", "monitoring", "up", "--detach", "--no-build", "--no-deps", "prometheus")
+
+    def asked(path: str) -> Any:
+        script = (
+            "import json, urllib.request as r; "
+            f"print(r.urlopen('http://prometheus:9090/api/v1/{path}', timeout=10).read().decode())"
+        )
+        said = stack.run("exec", "-T", "web", "python", "-c", script)
+        return json.loads(said)["data"]
+
+    def scraped() -> bool:
+        targets = asked("targets")["activeTargets"]
+        return [target["health"] for target in targets] == ["up"]
+
+    until(lambda: stack.containers("prometheus"), "Prometheus runs", 60)
+    until(scraped, "the page is scraped", 120)
+    found = asked("query?query=lowtide_up")["result"]
+    assert {(row["metric"]["part"], row["value"][1]) for row in found} == {
+        ("redis", "1"),
+        ("ledger", "1"),
+    }
+    (group,) = asked("rules")["groups"]
+    assert {rule["health"] for rule in group["rules"]} <= {"ok", "unknown"}
+    assert "LowtideDown" in {rule["name"] for rule in group["rules"]}
