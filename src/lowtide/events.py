@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, states
@@ -36,7 +37,7 @@ def tell_submitted(rt: Runtime, batch_id: str, hostname: str) -> None:
             events = TaskEvents(rt.app, hostname)
             for name, task_id in tasks:
                 if (task := rt.app.tasks.get(name)) is not None:
-                    events.submitted(task, task_id, batch.lane, batch_id)
+                    events.submitted(task, task_id, batch.lane, batch_id, batch.expected_end)
             events.send()
     except LowtideError as error:
         logger.warning("Batch %s: monitors were not told that it is submitted: %s", batch_id, error)
@@ -99,13 +100,18 @@ class TaskEvents:
         """Adds that the task's request, or a generator's next one, waits in the lane's buffer."""
         self.add(task, "task-buffered", task_id, routing_key=f"lane {lane}")
 
-    def submitted(self, task: Any, task_id: str, lane: str, batch_id: str) -> None:
-        """Adds that the provider has the task's request, and in which batch.
+    def submitted(
+        self, task: Any, task_id: str, lane: str, batch_id: str, expected_end: float | None = None
+    ) -> None:
+        """Adds that the provider has the task's request, in which batch, and until when about.
 
-        Monitors show the routing key; "lane" and "batch" are for those that read events.
+        Monitors show the routing key; the other fields are for those that read events.
         """
         where = f"lane {lane} batch {batch_id}"
-        self.add(task, "task-submitted", task_id, routing_key=where, lane=lane, batch=batch_id)
+        if expected_end is not None:
+            where += f" end about {datetime.fromtimestamp(expected_end, UTC):%d %b %H:%M} UTC"
+        fields = {"lane": lane, "batch": batch_id, "expected_end": expected_end}
+        self.add(task, "task-submitted", task_id, routing_key=where, **fields)
 
     def revoked(self, task: Any, task_id: str) -> None:
         """Adds that the task was revoked.

@@ -124,7 +124,7 @@ def test_it_keeps_the_newest_and_goes_on(
         for name in (f"task-{n}" for n in range(number, number + 500)):
             events.received(task, {"id": name, "root_id": name, "parent_id": None}, ("x",), {})
             events.buffered(task, name, LANE)
-            events.submitted(task, name, LANE, "b1")
+            events.submitted(task, name, LANE, "b1", 1_700_000_000.0)
             events.add(task, "task-succeeded", name, result="<str: 9>", runtime=2.0)
         events.send()
 
@@ -136,3 +136,5 @@ def test_it_keeps_the_newest_and_goes_on(
     assert len(kept) == 1000
     assert "task-4000" in kept
     assert {row["state"] for row in kept.values()} == {"SUCCESS"}
+    last = ask("/api/task/info/task-4999")["routing_key"]
+    assert last == f"lane {LANE} batch b1 end about 14 Nov 22:13 UTC"
