@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
 
+from lowtide import turns
 from lowtide.destinations import KEPT
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def sweep(rt: Runtime) -> int:
     for batch in rt.ledger.due():
         at = max(batch.next_at or now, now)
         rearmed += rt.timers.arm(STEP_OF[batch.state], batch.batch_id, at, if_absent=True)
+    for queue in rt.ledger.queues():
+        # Room may have returned between a batch's look for it and its being held.
+        turns.call_next(rt, queue)
     escalation = rt.ledger.next_escalation()
     if escalation is not None:
         rearmed += rt.timers.arm("escalate", "all", escalation, if_absent=True)

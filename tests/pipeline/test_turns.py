@@ -18,6 +18,7 @@ from lowtide.lane import Lane
 from lowtide.request import Request
 from lowtide.runtime import Runtime
 from lowtide.submit import submit
+from lowtide.sweep import sweep
 from lowtide.task import BatchTask
 from tests.pipeline.conftest import Interfering, ended, requests, sealed
 
@@ -242,3 +243,19 @@ def test_settings_for_a_lane_are_for_all_its_shares(rt: Runtime) -> None:
     rt.settings.lanes = {lane.whole.key: LaneOverride(max_requests=7)}
 
     assert rt.settings.thresholds(lane).max_requests == 7
+
+
+def test_the_sweep_calls_who_was_held_while_room_returned(
+    rt: Runtime, provider: Interfering, budget: None
+) -> None:
+    first, second = sealed(rt, requests(2)), sealed(rt, of("other"))
+    submit(rt, first)
+    after = submit(rt, second)
+    assert after is not None
+    rt.timers.arm("submit", second, after.at or 0.0)
+    assert state_of(rt, second) == "HELD"
+    assert not is_due(rt, second)
+
+    sweep(rt)
+
+    assert is_due(rt, second)

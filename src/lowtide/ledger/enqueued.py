@@ -89,6 +89,14 @@ class EnqueuedQueries:
             ]
         return sorted(turns, key=lambda turn: turn.order)
 
+    def queues(self) -> list[str]:
+        """What held batches wait for, as their `waits_for` says."""
+        query = select(_BATCH.waits_for).where(
+            _BATCH.state == BatchState.HELD, _BATCH.waits_for.is_not(None)
+        )
+        with self._db.read() as connection:
+            return [str(queue) for queue in connection.execute(query.distinct()).scalars()]
+
     def token_ratio(self, model: str) -> float | None:
         """Input tokens that answers of `model` told, for each token estimated before.
 
