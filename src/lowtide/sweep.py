@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
 
-from lowtide import turns
 from lowtide.destinations import KEPT
 
 if TYPE_CHECKING:
@@ -37,6 +36,8 @@ def sweep(rt: Runtime) -> int:
     Returns:
         How many timers were missing.
     """
+    from lowtide import turns  # it needs `control`, which needs this module
+
     now = rt.clock.now()
     rt.timers.arm("sweep", "all", now + SWEEP_EVERY)
     rearmed = rt.buffer.rebuild()
