@@ -161,7 +161,8 @@ def open_batches(deployment: Deployment) -> list[str]:
 def _check_ledger(verdict: Verdict, deployment: Deployment) -> dict[str, Any]:
     verdict.unsettled += [f"batch {each}" for each in open_batches(deployment)]
     ledger = Ledger(deployment.ledger_url, SystemClock())
-    columns = [REQUESTS.c[n] for n in ("custom_id", "state", "input_tokens", "output_tokens")]
+    names = ("custom_id", "state", "input_tokens", "output_tokens", "shares")
+    columns = [REQUESTS.c[name] for name in names]
     with ledger._db.read() as connection:
         rows = {row.custom_id: row for row in connection.execute(select(*columns))}
         batches = connection.execute(select(BATCHES.c.state)).scalars().all()
@@ -177,6 +178,8 @@ def _check_bill(
 ) -> None:
     with closing(sqlite3.connect(deployment.provider.state / "simulator.db")) as bill:
         paid = bill.execute(_BILL).fetchall()
+    # Of those that share a line one pays for it: not always the one that named it.
+    payers = {row.shares or name: row for name, row in rows.items() if row.input_tokens is not None}
     excused = 0
     for custom_id, billed, input_tokens, output_tokens in paid:
         if billed > 1:
@@ -184,7 +187,7 @@ def _check_bill(
                 excused += 1
             else:
                 verdict.paid_twice.append(f"{custom_id}: {billed} times")
-        row = rows.get(custom_id)
+        row = payers.get(custom_id, rows.get(custom_id))
         if row is None:
             verdict.unbooked.append(f"{custom_id} was paid and is not in the ledger")
         elif (row.input_tokens, row.output_tokens) != (input_tokens, output_tokens):
