@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import signal
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,7 +27,7 @@ from lowtide.embedded import find_server
 from lowtide.errors import LowtideError, SettingsError
 from lowtide.sentinel import parse
 from lowtide.simulator.steering import Steering
-from tests.plugins.stack import Stack, ended_by_pid, until
+from tests.plugins.stack import Stack, client_of, ended_by_pid, until
 
 pytestmark = pytest.mark.slow
 MODULE = "tests.integration.app"
@@ -80,8 +78,7 @@ def shop_at(stack: Stack, patch: pytest.MonkeyPatch, **env: str):
     for name, value in env.items():
         patch.setenv(name, value)
     stack.env.update(env)
-    sys.modules.pop(MODULE, None)
-    shop = importlib.import_module(MODULE)
+    shop = client_of(MODULE)
     stack.worker(MODULE)
     stack.ready(shop.app)
     return shop
@@ -193,9 +190,7 @@ def test_buffers_broker_and_results_apart(
         monkeypatch.setenv(name, value)
     stack.env.update(env)
     stack.worker("worker.app")
-    for name in [name for name in sys.modules if name in ("worker.app", "config.celeryconfig")]:
-        del sys.modules[name]
-    app = importlib.import_module("worker.app").app
+    app = client_of("worker.app", "config.celeryconfig").app
     stack.ready(app)
 
     calls = [task_ref("tasks.summarize", app=app).delay(f"Gull {n} flies.") for n in range(50)]
@@ -273,9 +268,7 @@ def test_workers_behind_sentinel_go_on_with_its_successor(
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     stack.env.update(env)
-    for name in ("worker.app", "config.celeryconfig"):
-        sys.modules.pop(name, None)
-    app = importlib.import_module("worker.app").app
+    app = client_of("worker.app", "config.celeryconfig").app
     stack.worker("worker.app", name="w1")
     stack.worker("worker.app", name="w2")
     stack.ready(app, 2)

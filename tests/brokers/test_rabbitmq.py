@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import signal
-import sys
 from collections import Counter
 
 import pytest
@@ -15,7 +13,7 @@ from tests.integration.calls import (
     what_fails_for_now_is_sent_again,
 )
 from tests.plugins.rabbitmq import RabbitServer
-from tests.plugins.stack import Stack, ended_by_pid, until
+from tests.plugins.stack import Stack, client_of, ended_by_pid, until
 
 pytestmark = pytest.mark.slow
 MODULE = "tests.brokers.shop"
@@ -26,12 +24,7 @@ def shop(stack: Stack, rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch):
     """The app's module as a client has it, made for this test's broker and Redis."""
     stack.env["TEST_BROKER"] = rabbitmq_url
     monkeypatch.setenv("TEST_BROKER", rabbitmq_url)
-    for name in (MODULE, "tests.integration.app", "tests.integration"):
-        sys.modules.pop(name, None)
-    importlib.import_module(MODULE)
-    yield sys.modules["tests.integration.app"]
-    sys.modules.pop(MODULE, None)
-    sys.modules.pop("tests.integration.app", None)
+    return client_of(MODULE, "tests.integration.app", "tests.integration").shop
 
 
 def queues(server: RabbitServer, url: str) -> dict[str, str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 
 from lowtide.errors import LowtideError
 from tests.chaos.deployment import Deployment
+from tests.plugins.stack import client_of
 
 MODULE = "tests.chaos.app"
 
@@ -30,8 +29,7 @@ def started(folder: Path, **options: Any) -> Deployment:
 def client_app(url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The app as a client has it, by the direct path."""
     monkeypatch.setenv("LOWTIDE_REDIS_URL", url)
-    sys.modules.pop(MODULE, None)
-    return importlib.import_module(MODULE).app
+    return client_of(MODULE).app
 
 
 @pytest.fixture(scope="module")

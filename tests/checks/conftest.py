@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from lowtide import failpoints, runtime
 from lowtide.simulator import Steering
 from tests.plugins.redis import started_redis
-from tests.plugins.stack import Stack, deployment
+from tests.plugins.stack import Stack, client_of, deployment
 
 MODULE = "tests.checks.app"
 
@@ -60,7 +59,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         # What a killed process held is free again soon.
         stack.env |= {"LOWTIDE_LEASE": "3s", failpoints.VARIABLE: str(places)}
         stack.worker(MODULE)
-        client = importlib.import_module(MODULE)
+        client = client_of(MODULE)
         stack.ready(client.app)
         yield Rig(stack, Steering(stack.simulator.root), client, places)
     redis.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lowtide import control, runtime
-from tests.plugins.stack import Stack, until
+from tests.plugins.stack import Stack, client_of, until
 
 pytestmark = pytest.mark.slow
 MODULE = "tests.checks.capped_app"
@@ -33,7 +32,7 @@ def test_a_call_over_its_tasks_cap_waits_and_says_why(stack: Stack, tmp_path: Pa
     # Both calls in one batch.
     stack.env["LOWTIDE_MAX_WAIT"] = "2s"
     stack.worker(MODULE)
-    client = importlib.import_module(MODULE)
+    client = client_of(MODULE)
     stack.ready(client.app)
     tail = uuid.uuid4().hex[:16]
 

@@ -6,7 +6,6 @@ the provider's own reason where the provider refuses it, and each answer is paid
 
 from __future__ import annotations
 
-import importlib
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from lowtide import control, runtime
 from lowtide.errors import AttemptsExhausted, RequestRejected
 from lowtide.simulator import Steering
 from tests.plugins.redis import started_redis
-from tests.plugins.stack import Stack, deployment, until
+from tests.plugins.stack import Stack, client_of, deployment, until
 
 pytestmark = pytest.mark.slow
 MODULE = "tests.faults_peers.app"
@@ -50,7 +49,7 @@ def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peers]:
         stack.env |= {"LOWTIDE_MAX_REQUESTS": str(COUNT), "LOWTIDE_ADOPT_WAIT": "2s"}
         stack.env["LOWTIDE_LEASE"] = "5s"
         stack.worker(MODULE)
-        client = importlib.import_module(MODULE)
+        client = client_of(MODULE)
         stack.ready(client.app)
         yield Peers(stack, Steering(stack.simulator.root), client)
     redis.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from lowtide import runtime
 from lowtide.errors import Flagged
 from lowtide.simulator import Steering
 from tests.plugins.redis import started_redis
-from tests.plugins.stack import Stack, deployment, until
+from tests.plugins.stack import Stack, client_of, deployment, until
 
 pytestmark = pytest.mark.slow
 MODULE = "tests.inputs.app"
@@ -25,14 +24,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     redis = started_redis(tmp_path_factory.mktemp("redis"))
     with deployment(tmp_path_factory.mktemp("inputs"), redis.url) as stack:
         stack.worker(MODULE)
-        stack.ready(importlib.import_module(MODULE).app)
         yield stack
     redis.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tasks(stack: Stack) -> Any:
-    return importlib.import_module(MODULE)
+    client = client_of(MODULE)
+    stack.ready(client.app)
+    return client
 
 
 def by_batch(task: Any, *args: Any) -> Any:

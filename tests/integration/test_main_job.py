@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Iterator
 
@@ -14,7 +13,7 @@ from tests.integration.calls import (
     what_fails_for_now_is_sent_again,
 )
 from tests.plugins.redis import started_redis
-from tests.plugins.stack import Stack, deployment
+from tests.plugins.stack import Stack, client_of, deployment
 
 pytestmark = pytest.mark.slow
 MODULE = "tests.integration.app"
@@ -22,17 +21,22 @@ MODULE = "tests.integration.app"
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """One deployment for all: the client's app is imported once, as in a real process."""
+    """One deployment for all."""
     redis = started_redis(tmp_path_factory.mktemp("redis"))
     with deployment(tmp_path_factory.mktemp("stack"), redis.url) as stack:
         yield stack
     redis.stop()
 
 
+@pytest.fixture(scope="module")
+def client(stack: Stack):
+    return client_of(MODULE)
+
+
 @pytest.fixture
-def shop(stack: Stack):
+def shop(stack: Stack, client):
     """The app's module as a client has it; the workers that a test started end with it."""
-    yield importlib.import_module(MODULE)
+    yield client
     stack.stop_workers()
 
 

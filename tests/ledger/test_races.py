@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import multiprocessing
 import random
 import subprocess
 import sys
@@ -11,16 +9,15 @@ import textwrap
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
 from pathlib import Path
 
-import psutil
 import pytest
 
 from lowtide.clock import SystemClock
 from lowtide.errors import StateError, Superseded
-from lowtide.ledger import BatchState, Lease, Ledger, Outcome, RequestState
-from tests.ledger.support import advance, leased, record
+from lowtide.ledger import BatchState, Lease, Ledger
+from tests.ledger.support import advance, record
+from tests.plugins.stack import ROOT
 
 THREADS = 8
 
@@ -141,93 +138,25 @@ def test_no_request_is_in_a_file_and_in_another_batch(ledger: Ledger) -> None:
     assert all(len(written | moved) == 3 and not written & moved for written, moved in both)
 
 
-def test_four_processes_never_claim_the_same_request(ledger: Ledger, url: str) -> None:
-    ids = [f"t{n}.0.0" for n in range(1000)]
-    record(ledger, "b1", ids)
-    assert leased(ledger, "b1") is not None  # the pool has connections when it forks
-    context = multiprocessing.get_context("fork")
-    start = context.Barrier(4)
-    pipes, processes = [], []
-    for n in range(4):
-        mine, theirs = context.Pipe()
-        process = context.Process(target=claim_and_settle, args=(ledger, ids, n, start, theirs))
-        process.start()
-        pipes.append(mine)
-        processes.append(process)
-
-    shares = [pipe.recv() for pipe in pipes if pipe.poll(60)]
-    for process in processes:
-        process.join(60)
-
-    assert [process.exitcode for process in processes] == [0] * 4
-    claimed = [custom_id for share, _ in shares for custom_id in share]
-    assert sorted(claimed) == sorted(ids)
-    assert sum(settled for _, settled in shares) == 1000
-    assert ledger.undelivered("b1") == 0, "the parent's connections outlive its children"
+def test_four_processes_never_claim_the_same_request(fresh_url: str) -> None:
+    by_itself("four_claimers", fresh_url)
 
 
-def claim_and_settle(
-    ledger: Ledger,
-    ids: list[str],
-    n: int,
-    start: multiprocessing.synchronize.Barrier,
-    pipe: Connection,
-) -> None:
-    """In a forked process, with the ledger of the parent."""
-    mixed = random.Random(n).sample(ids, len(ids))
-    share: list[str] = []
-    settled = 0
-    start.wait(30)
-    for at in range(0, len(mixed), 50):
-        # Overlapping slices: what another has locked just now is free, or claimed, later.
-        rows = ledger.claim("b1", mixed[at : at + 50], f"p{n}", 600)
-        share += [row.custom_id for row in rows]
-        outcomes = [Outcome(row.custom_id, RequestState.DELIVERED) for row in rows]
-        settled += ledger.settle(f"p{n}", outcomes)
-    pipe.send((share, settled))
-
-
-def test_a_fork_in_mid_transaction_does_not_stop_the_child(ledger: Ledger) -> None:
-    record(ledger, "b1", ["t1.0.0"])
-    context = multiprocessing.get_context("fork")
-    mine, theirs = context.Pipe()
-    with ledger._db.write():
-        process = context.Process(target=lambda: theirs.send(ledger.ids("b1")))
-        process.start()
-        assert mine.poll(30)
-    process.join(30)
-
-    assert mine.recv() == {"t1.0.0"}
-    assert process.exitcode == 0
+def test_a_fork_in_mid_transaction_does_not_stop_the_child(fresh_url: str) -> None:
+    by_itself("fork_in_mid_transaction", fresh_url)
 
 
 def test_a_child_leaves_the_files_of_its_parent_open(tmp_path: Path) -> None:
     """SQLite forbids a child to close what it inherited."""
-    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", SystemClock())
-    ledger.create()
-    inherited = open_files(tmp_path)
-    context = multiprocessing.get_context("fork")
-    mine, theirs = context.Pipe()
-
-    def child() -> None:
-        ledger.due()
-        gc.collect()
-        theirs.send(open_files(tmp_path))
-
-    process = context.Process(target=child)
-    process.start()
-    assert mine.poll(30)
-    process.join(30)
-    ledger.close()
-
-    assert inherited
-    assert inherited < mine.recv()
+    by_itself("child_leaves_files_open", f"sqlite:///{tmp_path}/ledger.db")
 
 
-def open_files(folder: Path) -> set[int]:
-    """Numbers of this process's open files in `folder`."""
-    files = psutil.Process().open_files()
-    return {file.fd for file in files if Path(file.path).parent == folder}
+def by_itself(case: str, url: str) -> None:
+    """Runs a case of `forks.py` as a process, which has no threads of other tests to fork with."""
+    command = [sys.executable, "-m", "tests.ledger.forks", case, url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 GEVENT = """
@@ -266,7 +195,7 @@ def test_greenlets_of_one_process_wait_for_each_other(fresh_url: str) -> None:
         capture_output=True,
         text=True,
         timeout=60,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     )
 
     assert done.stderr == ""

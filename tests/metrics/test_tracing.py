@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 from celery import Celery
 from opentelemetry import trace
@@ -37,6 +39,8 @@ def spans(exporter):
 @pytest.fixture
 def app() -> Celery:
     made = Celery("traced", broker="memory://", set_as_current=False)
+    # Every app of the process shares kombu's memory: another's messages are in its "celery".
+    made.conf.task_default_queue = uuid.uuid4().hex
 
     @made.task(base=BatchTask, model="gpt-5-mini", name="traced.one", shared=False)
     def one(text: str) -> str:
@@ -49,7 +53,7 @@ def app() -> Celery:
 
 def sent(app: Celery) -> dict[str, object]:
     with app.connection_for_read() as connection:
-        message = connection.SimpleQueue("celery").get(timeout=5)
+        message = connection.SimpleQueue(app.conf.task_default_queue).get(timeout=5)
         message.ack()
         return dict(message.headers)
 
@@ -70,7 +74,7 @@ def test_many_calls_carry_it_together(app, spans) -> None:
     app.tasks["traced.one"].delay_many(["a", "b", "c"])
 
     with app.connection_for_read() as connection:
-        message = connection.SimpleQueue("celery").get(timeout=5)
+        message = connection.SimpleQueue(app.conf.task_default_queue).get(timeout=5)
         message.ack()
     common = message.payload[0][1]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from lowtide.replay import replay
 from tests.outbox.receiver import Receiver
 from tests.plugins.postgres import PostgresServer
 from tests.plugins.redis import started_redis
-from tests.plugins.stack import Stack, deployment, until
+from tests.plugins.stack import Stack, client_of, deployment, until
 
 pytestmark = pytest.mark.slow
 MODULE = "tests.outbox.app"
@@ -34,13 +33,13 @@ class World:
     """Workers, the client's app, and those who are told."""
 
     stack: Stack
-    tasks: Any
+    client: Any
     crm: Receiver
     armed: Path
 
     @property
     def rt(self) -> runtime.Runtime:
-        return runtime.of(self.tasks.app)
+        return runtime.of(self.client.app)
 
     def fed(self) -> dict[str, dict[str, Any]]:
         """Task id → message in the stream."""
@@ -90,18 +89,18 @@ def world(
         stack.env |= env
         for name, value in env.items():
             patch.setenv(name, value)
-        tasks = importlib.import_module(MODULE)
+        client = client_of(MODULE)
         stack.worker(MODULE)
-        stack.ready(tasks.app)
-        yield World(stack, tasks, crm, armed)
+        stack.ready(client.app)
+        yield World(stack, client, crm, armed)
     redis.stop()
     crm.stop()
 
 
 def test_a_webhook_is_sent_until_it_is_accepted(world: World) -> None:
     world.crm.statuses[:] = [503, 500, 429]
-    call = world.tasks.told.delay("The tide is low.")
-    bad = world.tasks.bad.apply_async(("The buoy is green.",), deliver_to=["crm", "feed"])
+    call = world.client.told.delay("The tide is low.")
+    bad = world.client.bad.apply_async(("The buoy is green.",), deliver_to=["crm", "feed"])
 
     assert call.get(timeout=60) == "The tide is low."
     body = until(lambda: world.crm.of(call.id), "it is told")
@@ -124,7 +123,7 @@ def test_a_webhook_is_sent_until_it_is_accepted(world: World) -> None:
 
 
 def test_a_named_backend_has_the_result_as_celery_stores_it(world: World) -> None:
-    tasks = world.tasks
+    tasks = world.client
     call = tasks.archived.delay("The pier is long.")
     bad = tasks.bad.apply_async(("The buoy is red.",), result_backend="other")
     silent = tasks.silent.apply_async(("The sea is flat.",), result_backend="other")
@@ -151,7 +150,7 @@ def test_a_named_backend_has_the_result_as_celery_stores_it(world: World) -> Non
 @pytest.mark.parametrize("place", ["deliver.settled", "tell.written", "tell.sent", "tell.noted"])
 def test_a_worker_that_is_killed_loses_nothing(world: World, place: str) -> None:
     fired = world.kill_at(place)
-    calls = [world.tasks.told.delay(f"Gull {n} is loud.") for n in range(6)]
+    calls = [world.client.told.delay(f"Gull {n} is loud.") for n in range(6)]
     until(fired.exists, f"a worker is killed at {place}")
     world.stack.workers.pop().wait(30)
     world.stack.worker(MODULE, name=f"after-{place}")
@@ -167,9 +166,9 @@ def test_a_worker_that_is_killed_loses_nothing(world: World, place: str) -> None
 @pytest.mark.parametrize("countdown", [None, 0.1], ids=["together", "alone"])
 def test_a_task_that_asks_nothing_is_told_too(world: World, countdown: float | None) -> None:
     """Accepted with others, or by itself in Celery's ordinary way, as one with an ETA is."""
-    failed = world.tasks.unaskable.apply_async(("no prompt",), countdown=countdown)
-    known = world.tasks.known.apply_async(("ebb",), countdown=countdown)
-    unknown = world.tasks.plain.apply_async(
+    failed = world.client.unaskable.apply_async(("no prompt",), countdown=countdown)
+    known = world.client.known.apply_async(("ebb",), countdown=countdown)
+    unknown = world.client.plain.apply_async(
         ("x",), countdown=countdown, deliver_to=["crm", "nobody"]
     )
 
@@ -189,7 +188,7 @@ def test_a_task_that_asks_nothing_is_told_too(world: World, countdown: float | N
 
 
 def test_a_replay_tells_again_what_was_told_and_what_was_lost(world: World) -> None:
-    tasks = world.tasks
+    tasks = world.client
     told = tasks.told.delay("The quay is old.")
     silent = tasks.silent.apply_async(("The bell rings.",), result_backend="archive")
     lost = tasks.plain.apply_async(("The mast is tall.",), deliver_to=["crm", "feed"])
@@ -229,7 +228,7 @@ def test_a_replay_tells_again_what_was_told_and_what_was_lost(world: World) -> N
 
 def test_a_revoke_is_told_too(world: World) -> None:
     control.pause(world.rt, "default", "so that it waits")
-    call = world.tasks.told.delay("The reef is near.")
+    call = world.client.told.delay("The reef is near.")
     until(lambda: call.state == "BUFFERED", "it is accepted")
 
     call.revoke()
@@ -255,11 +254,11 @@ def delivered(world: World, batch_id: str) -> bool:
 def test_all_are_told_on_every_pool(world: World, pool: str) -> None:
     world.stack.stop_workers()
     world.stack.worker(MODULE, name=pool, pool=pool)
-    world.stack.ready(world.tasks.app)
+    world.stack.ready(world.client.app)
     world.crm.statuses[:] = [503]
 
     calls = [
-        world.tasks.plain.apply_async(
+        world.client.plain.apply_async(
             (f"Pool {n} is deep.",), deliver_to=["crm", "feed"], result_backend="archive"
         )
         for n in range(12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import httpx2
@@ -134,6 +136,30 @@ class Stack:
         """Ends all that was started."""
         self.stop_workers()
         self.simulator.stop()
+
+
+def client_of(module: str, *made_with: str) -> Any:
+    """An app's module as a process of a client has it: imported now, for this deployment.
+
+    The addresses in it are those that the environment names now, whoever imported it before;
+    `made_with` are modules that it takes them from. Its app is the current one, to which tasks
+    of `@batch_task` belong.
+    """
+    for name in (module, *made_with):
+        sys.modules.pop(name, None)
+    client = importlib.import_module(module)
+    client.app.set_current()
+    return client
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """The app of the client that a test asks for is the current one, whatever ran before it."""
+    for given in getattr(item, "funcargs", {}).values():
+        client = given if isinstance(given, ModuleType) else getattr(given, "client", None)
+        app = getattr(client, "app", None)
+        if isinstance(app, Celery):
+            app.set_current()
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -22,7 +21,7 @@ from lowtide.errors import LowtideError
 from lowtide.ledger import BatchState
 from lowtide.replay import Replayed, replay
 from tests.plugins.redis import started_redis
-from tests.plugins.stack import Stack, deployment, until
+from tests.plugins.stack import Stack, client_of, deployment, until
 
 pytestmark = pytest.mark.slow
 MODULE = "tests.replay.app"
@@ -33,11 +32,11 @@ class World:
     """One worker that keeps the provider's files, and the client's app."""
 
     stack: Stack
-    tasks: Any
+    client: Any
 
     @property
     def rt(self) -> runtime.Runtime:
-        return runtime.of(self.tasks.app)
+        return runtime.of(self.client.app)
 
     @property
     def redis(self) -> Any:
@@ -59,14 +58,14 @@ class World:
             assert self.redis.delete(f"celery-task-meta-{each.id}") == 1
 
     def notes(self) -> list[str]:
-        return sorted(item.decode() for item in self.redis.lrange(self.tasks.NOTES, 0, -1))
+        return sorted(item.decode() for item in self.redis.lrange(self.client.NOTES, 0, -1))
 
     def replay(self, *results: AsyncResult) -> list[Replayed]:
         return [replay(self.rt, batch_id) for batch_id in self.batches_of(*results)]
 
     def again(self, result: AsyncResult) -> AsyncResult:
         """The result as another process would read it."""
-        return AsyncResult(result.id, app=self.tasks.app)
+        return AsyncResult(result.id, app=self.client.app)
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +75,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with deployment(folder, redis.url) as stack, pytest.MonkeyPatch.context() as patch:
         stack.env["LOWTIDE_KEEP_FILES"] = "true"
         patch.setenv("LOWTIDE_KEEP_FILES", "true")
-        tasks = importlib.import_module(MODULE)
-        world = World(stack, tasks)
+        client = client_of(MODULE)
+        world = World(stack, client)
         stack.worker(MODULE)
-        stack.ready(tasks.app)
+        stack.ready(client.app)
         yield world
     redis.stop()
 
@@ -93,7 +92,7 @@ def money(world: World) -> Any:
 
 
 def test_lost_results_are_stored_again_and_nothing_follows_twice(world: World) -> None:
-    tasks = world.tasks
+    tasks = world.client
     linked = tasks.plain.apply_async(("The tide is low.",), link=tasks.note.s())
     steps = tasks.steps.delay("The boat is red.")
     bad = tasks.bad.apply_async(("The buoy is green.",), link_error=tasks.noted_error.s())
@@ -132,7 +131,7 @@ def test_lost_results_are_stored_again_and_nothing_follows_twice(world: World) -
 
 
 def test_a_replay_of_a_task_that_was_retried_sends_no_retry(world: World) -> None:
-    call = world.tasks.retried.delay("The gull is loud.")
+    call = world.client.retried.delay("The gull is loud.")
     assert call.get(timeout=60) == "The gull is loud."
     batches = world.batches_of(call)
     world.wipe(call)
@@ -146,11 +145,11 @@ def test_a_replay_of_a_task_that_was_retried_sends_no_retry(world: World) -> Non
 
 def test_a_retry_that_nobody_has_seen_yet_is_not_sent_again(world: World) -> None:
     """Retried with a countdown: its message is at the broker, the ledger knows the first try."""
-    call = world.tasks.plain.delay("The crab is small.")
+    call = world.client.plain.delay("The crab is small.")
     assert call.get(timeout=60)
     world.batches_of(call)
     world.wipe(call)
-    task = world.tasks.app.tasks["again.plain"]
+    task = world.client.app.tasks["again.plain"]
     sent: list[Any] = []
 
     def retries(answer: Any) -> Any:
@@ -166,7 +165,7 @@ def test_a_retry_that_nobody_has_seen_yet_is_not_sent_again(world: World) -> Non
 
 
 def test_all_who_shared_a_line_get_its_answer_again(world: World) -> None:
-    calls = [world.tasks.shared.delay("The fog is thick.") for _ in range(3)]
+    calls = [world.client.shared.delay("The fog is thick.") for _ in range(3)]
     assert {call.get(timeout=60) for call in calls} == {"The fog is thick."}
     world.batches_of(*calls)
     world.wipe(*calls)
@@ -178,7 +177,7 @@ def test_all_who_shared_a_line_get_its_answer_again(world: World) -> None:
 
 
 def test_what_ignores_its_result_is_kept_nowhere(world: World) -> None:
-    call = world.tasks.silent.delay("The rope is wet.")
+    call = world.client.silent.delay("The rope is wet.")
     until(lambda: world.rt.ledger.task(call.id), "it is recorded")
 
     (found,) = world.replay(call)
@@ -204,7 +203,7 @@ def command(world: World, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_tells_what_it_did(world: World) -> None:
-    call = world.tasks.plain.delay("The lamp is lit.")
+    call = world.client.plain.delay("The lamp is lit.")
     assert call.get(timeout=60)
     (batch_id,) = world.batches_of(call)
     world.wipe(call)
@@ -224,7 +223,7 @@ def test_the_command_tells_what_it_did(world: World) -> None:
 
 
 def test_files_that_are_gone_are_said_in_one_line(world: World, tmp_path: Path) -> None:
-    call = world.tasks.plain.delay("The sail is up.")
+    call = world.client.plain.delay("The sail is up.")
     assert call.get(timeout=60)
     (batch_id,) = world.batches_of(call)
     world.wipe(call)

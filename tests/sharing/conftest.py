@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from lowtide import failpoints, runtime
 from lowtide.simulator import Steering
 from tests.plugins.redis import started_redis
-from tests.plugins.stack import Stack, deployment, until
+from tests.plugins.stack import Stack, client_of, deployment, until
 
 MODULE = "tests.sharing.app"
 
@@ -73,7 +72,7 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twins]:
         stack.env |= {failpoints.VARIABLE: str(folder), "LOWTIDE_LEASE": "3s"}
         stack.worker(MODULE, name="w1")
         stack.worker(MODULE, name="w2")
-        client = importlib.import_module(MODULE)
+        client = client_of(MODULE)
         stack.ready(client.app, 2)
         yield Twins(stack, Steering(stack.simulator.root), client)
     redis.stop()

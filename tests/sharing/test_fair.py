@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lowtide import runtime
 from lowtide.simulator import Steering
 from tests.plugins.redis import started_redis
-from tests.plugins.stack import Stack, deployment, until
+from tests.plugins.stack import Stack, client_of, deployment, until
 
 pytestmark = pytest.mark.slow
 MODULE = "tests.sharing.fair_app"
@@ -38,7 +36,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 def test_the_few_calls_of_one_pass_the_many_of_another(stack: Stack) -> None:
     Steering(stack.simulator.root).turnaround(working="300ms")
     stack.worker(MODULE)
-    client: Any = importlib.import_module(MODULE)
+    client = client_of(MODULE)
     stack.ready(client.app)
     ledger = runtime.of(client.app).ledger
 

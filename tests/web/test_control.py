@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import threading
 from collections import Counter
 
@@ -12,7 +10,7 @@ import pytest
 from lowtide import control, runtime
 from lowtide.errors import StateError
 from lowtide.tables import Plan, Run
-from tests.plugins.stack import Simulator, Stack, until
+from tests.plugins.stack import Simulator, Stack, client_of, until
 
 pytestmark = pytest.mark.slow
 MODULE = "tests.integration.app"
@@ -21,8 +19,7 @@ LANE = "default:/v1/chat/completions:gpt-5-mini"
 
 @pytest.fixture
 def shop(stack: Stack):
-    sys.modules.pop(MODULE, None)
-    return importlib.import_module(MODULE)
+    return client_of(MODULE)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -19,7 +18,7 @@ from celery import Celery
 from lowtide import task_ref
 from lowtide.events import TaskEvents
 from lowtide.simulator.steering import Steering
-from tests.plugins.stack import ROOT, Stack, ended_by_pid, until
+from tests.plugins.stack import ROOT, Stack, client_of, ended_by_pid, until
 from worker.process import free_port
 
 pytestmark = pytest.mark.slow
@@ -28,13 +27,10 @@ Ask = Callable[..., Any]
 
 
 @pytest.fixture
-def app(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
+def app(stack: Stack) -> Celery:
     """The deployment's app, made for this test's Redis."""
-    for name in ("worker.app", "config.celeryconfig"):
-        sys.modules.pop(name, None)
-    yield importlib.import_module("worker.app").app
-    for name in ("worker.app", "config.celeryconfig"):
-        sys.modules.pop(name, None)
+    made: Celery = client_of("worker.app", "config.celeryconfig").app
+    return made
 
 
 @pytest.fixture
