@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections import defaultdict
 from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass, field, fields
@@ -179,7 +180,10 @@ def _check_bill(
     with closing(sqlite3.connect(deployment.provider.state / "simulator.db")) as bill:
         paid = bill.execute(_BILL).fetchall()
     # Of those that share a line one pays for it: not always the one that named it.
-    payers = {row.shares or name: row for name, row in rows.items() if row.input_tokens is not None}
+    payers = defaultdict(list)
+    for name, row in rows.items():
+        if row.input_tokens is not None:
+            payers[row.shares or name].append(row)
     excused = 0
     for custom_id, billed, input_tokens, output_tokens in paid:
         if billed > 1:
@@ -187,8 +191,11 @@ def _check_bill(
                 excused += 1
             else:
                 verdict.paid_twice.append(f"{custom_id}: {billed} times")
-        row = payers.get(custom_id, rows.get(custom_id))
-        if row is None:
+        booked = payers[custom_id]
+        row = booked[0] if booked else rows.get(custom_id)
+        if len(booked) > 1:
+            verdict.unbooked.append(f"{custom_id} is booked with {len(booked)} requests")
+        elif row is None:
             verdict.unbooked.append(f"{custom_id} was paid and is not in the ledger")
         elif (row.input_tokens, row.output_tokens) != (input_tokens, output_tokens):
             verdict.unbooked.append(
