@@ -37,6 +37,13 @@ def missing(what: str) -> None:
 
 
 @pytest.fixture
+def token(settings) -> str:
+    """What the page asks for, where a test names this before the page."""
+    settings["web_token"] = "correct horse battery staple"
+    return str(settings["web_token"])
+
+
+@pytest.fixture
 def url(rt, history) -> Iterator[str]:
     """The page of a deployment with a past, served on loopback."""
     with socket.socket() as listening:
@@ -119,6 +126,24 @@ def test_by_keyboard_alone(chromium, url, history) -> None:
     tab.keyboard.press("Enter")
     tab.wait_for_url(f"**/batches/{batch}")
     assert tab.get_by_role("heading", level=1).inner_text().startswith(batch)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_token_opens_the_page_that_was_asked_for(token, chromium, url, width, scheme) -> None:
+    tab = chromium.pages[0]
+    tab.set_viewport_size({"width": width, "height": 844})
+    tab.emulate_media(color_scheme=scheme)
+    tab.goto(f"{url}/costs")
+    assert "/login?next=" in tab.url
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.evaluate(_FAINT) == []
+    assert tab.evaluate(_NAMELESS) == []
+
+    tab.keyboard.type(token)  # the field has the focus
+    tab.keyboard.press("Enter")
+
+    tab.wait_for_url(f"{url}/costs")
 
 
 def test_the_theme_is_kept(chromium, url) -> None:
