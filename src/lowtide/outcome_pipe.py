@@ -37,7 +37,7 @@ class OutcomePipe:
 
     Attributes:
         trouble: What went wrong with the result backend, if anything. Since the last flush
-            nothing is sure then, and chord parts are not sure at all.
+            nothing is sure then, and chord parts are not sure at all; nothing more is stored.
     """
 
     def __init__(self, app: Celery, may_write: Callable[[], bool] = lambda: True) -> None:
@@ -91,9 +91,14 @@ class OutcomePipe:
                 raise
 
     def _check(self) -> None:
-        """After a standstill somebody else may have stored the results: they are not ours then."""
-        if not self._may_write():
+        """After a standstill somebody else may have stored the results: they are not ours then.
+
+        After trouble nothing is stored, even if it would be possible again: Celery's tracer would
+        end the task with that trouble, which is not the task's, in place of its own outcome.
+        """
+        if self.trouble is None and not self._may_write():
             self.trouble = Superseded("The claim ran out before the results were stored.")
+        if self.trouble is not None:
             raise self.trouble
 
     def takes(self, backend: Any, state: str) -> bool:

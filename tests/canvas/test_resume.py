@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -261,17 +262,20 @@ def test_a_revoked_member_fails_its_chord(app: Celery, redis: Any) -> None:
 
 
 class Outage:
-    """A result backend whose Redis fails from the `nth` write of results on."""
+    """A result backend whose Redis fails `times` times from the `nth` write of results on."""
 
-    def __init__(self, backend: Any, nth: int, patch: pytest.MonkeyPatch) -> None:
-        self.left = nth
+    def __init__(
+        self, backend: Any, nth: int, patch: pytest.MonkeyPatch, times: float = math.inf
+    ) -> None:
+        self.writes = 0
+        self.fails = lambda write: nth <= write < nth + times
         self.ensure = backend.ensure
         patch.setattr(backend, "ensure", self.fail)
 
     def fail(self, function: Any, args: Any, **policy: Any) -> Any:
-        if self.left <= 0:
+        self.writes += 1
+        if self.fails(self.writes - 1):
             raise RedisConnectionError("gone")
-        self.left -= 1
         return self.ensure(function, args, **policy)
 
 
@@ -310,6 +314,25 @@ def test_a_failure_that_could_not_be_stored_is_tried_again(
         assert states_of(resume(app, items, HOST)) == ["AGAIN", "AGAIN"]
 
     assert states_of(resume(app, items, HOST)) == ["FAILURE", "SUCCESS"]
+
+
+@pytest.mark.parametrize("hurdle", ["the backend is away", "the claim ran out"])
+def test_a_failure_is_never_stored_as_what_kept_it_from_being_stored(
+    app: Celery, redis: Any, monkeypatch: pytest.MonkeyPatch, hurdle: str
+) -> None:
+    """Celery's tracer stores that instead, and by then it may."""
+    refused = item(app, "summ", "refused", outcome=RequestRejected("no"))
+    claimed = iter([hurdle != "the claim ran out"])
+
+    with monkeypatch.context() as patch:
+        if hurdle == "the backend is away":
+            Outage(app.backend, 0, patch, times=1)
+        ends = resume(app, [refused], HOST, may_write=lambda: next(claimed, True))
+    assert states_of(ends) == ["AGAIN"]
+    assert redis.get("celery-task-meta-refused") is None
+
+    assert states_of(resume(app, [refused], HOST)) == ["FAILURE"]
+    assert isinstance(app.AsyncResult("refused").result, RequestRejected)
 
 
 def test_a_chord_whose_last_part_was_not_counted_is_told_again(
