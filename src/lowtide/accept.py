@@ -35,6 +35,7 @@ from lowtide.answer import Answer
 from lowtide.envelope import Body, Envelope, Outcome, record
 from lowtide.errors import BufferUnreachable, InvalidRequest, LedgerUnavailable
 from lowtide.ids import custom_id, run_number
+from lowtide.outcome_pipe import OutcomePipe
 from lowtide.request import Request, digest, encode
 from lowtide.turn import Turn, turn_of
 
@@ -66,9 +67,9 @@ class Accepted(NamedTuple):
 
     Attributes:
         end: "buffered": its request is in the buffer of `lane`. "traced": the task has ended
-            already, `traced` is what Celery's tracer gave. "returned": the buffer cannot be
-            reached, the message goes back to the queue. "alone": something unforeseen; the
-            message is to be handled by itself, in the ordinary way.
+            already, `traced` is what Celery's tracer gave. "returned": buffer, ledger or
+            result backend cannot be reached, the message goes back to the queue. "alone":
+            something unforeseen; the message is to be handled by itself, in the ordinary way.
     """
 
     end: Literal["buffered", "traced", "returned", "alone"]
@@ -319,7 +320,12 @@ def _current_task(task: BatchTask, context: Context) -> Iterator[None]:
 
 def _traced(app: Celery, task: BatchTask, request: dict[str, Any], turn: Turn) -> Accepted:
     children = request["_children"] = []
-    traced = trace(app, task, request, turn)
+    with OutcomePipe(app, collects=False) as pipe:
+        pipe.watch(task.backend)
+        traced = trace(app, task, request, turn)
+    if pipe.trouble is not None:
+        quiet.warn(logger, "results", "Task %s goes back to its queue: %s", task.name, pipe.trouble)
+        return Accepted("returned")
     try:
         early.tell(task, request, endings.traced(app, traced, children))
     except (LedgerUnavailable, RedisError) as error:

@@ -35,16 +35,24 @@ _current: ContextVar[OutcomePipe | None] = ContextVar("lowtide_outcome_pipe", de
 class OutcomePipe:
     """Collects what is written for the tasks of one slice; a context manager.
 
+    Args:
+        app: Its result backend is written to.
+        may_write: Asked before anything is stored: whether nobody else can have taken over.
+        collects: Whether results are stored together; if not, each as Celery does, but for
+            nothing after trouble.
+
     Attributes:
         trouble: What went wrong with the result backend, if anything. Since the last flush
             nothing is sure then, and chord parts are not sure at all; nothing more is stored.
     """
 
-    def __init__(self, app: Celery, may_write: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self, app: Celery, may_write: Callable[[], bool] = lambda: True, *, collects: bool = True
+    ) -> None:
         self.trouble: Exception | None = None
         self._may_write = may_write
         self._backend = app.backend
-        self._pipes = isinstance(self._backend, RedisBackend)
+        self._pipes = collects and isinstance(self._backend, RedisBackend)
         self._commands: list[tuple[Any, ...]] = []
         self._last_parts: dict[str, tuple[Context, str, Any]] = {}
         self._token: Token[OutcomePipe | None] | None = None
