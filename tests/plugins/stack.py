@@ -152,11 +152,15 @@ def client_of(module: str, *made_with: str) -> Any:
     return client
 
 
+def _fields(given: object) -> dict[str, Any]:
+    return getattr(given, "__dict__", {})
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
     """The app of the client that a test asks for is the current one, whatever ran before it."""
     for given in getattr(item, "funcargs", {}).values():
-        client = given if isinstance(given, ModuleType) else getattr(given, "client", None)
+        client = given if isinstance(given, ModuleType) else _fields(given).get("client")
         app = getattr(client, "app", None)
         if isinstance(app, Celery):
             app.set_current()
