@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import uuid4
 
 from redis import Redis
 
@@ -14,7 +18,7 @@ from benchmarks.texts import texts
 from lowtide.buffer import Buffer
 from lowtide.calls import chat
 from lowtide.clock import SystemClock
-from lowtide.envelope import Envelope
+from lowtide.envelope import Body, Envelope
 from lowtide.lane import Lane
 from lowtide.request import Request, encode
 from lowtide.settings import Settings
@@ -23,6 +27,8 @@ from lowtide.timers import Timers
 _BODY = 4_000
 _APPEND = 64
 _LANES = 10
+_LINKS = ("callbacks", "errbacks", "chain", "chord")
+_SENDER = str(uuid4())
 
 
 def run(options: Options) -> Iterator[Figure]:
@@ -33,13 +39,21 @@ def run(options: Options) -> Iterator[Figure]:
 
 
 def request(number: int, text: str, model: str = "gpt-5-mini") -> Request:
-    """A request as a worker makes it, with an envelope that holds its argument."""
+    """A request as a worker makes it of the message of a `delay`, which holds its argument."""
     call = chat(f"Summarise the text.\n\n{text}", model=model)
     lane, body, tokens = encode(call, account="default")
     task_id = f"{number:08x}-0000-4000-8000-{number:012x}"
-    message = f'[["{text[:-2]}"], {{}}, {{"callbacks": null, "chord": null}}]'
-    envelope = Envelope(body=message.encode(), accepted_at=0.0).pack()
-    return Request(f"{task_id}.0.0", task_id, "tasks.summarize", lane, body, envelope, tokens)
+    envelope = Envelope(
+        body=Body.of((text,), {}, dict.fromkeys(_LINKS), "json").data,
+        accepted_at=time.time(),
+        ignore_result=False,
+        delivery=(None, "celery", 0),
+        reply_to=_SENDER,
+        origin=f"gen{os.getpid()}@{socket.gethostname()}",
+    )
+    return Request(
+        f"{task_id}.0.0", task_id, "tasks.summarize", lane, body, envelope.pack(), tokens
+    )
 
 
 def _bytes(redis: Redis, options: Options) -> Figure:
