@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections import deque
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -14,6 +13,7 @@ import zstandard
 
 from lowtide import tokens
 from lowtide.calls import CHAT, EMBEDDINGS, RESPONSES, Call, chat, embed, respond, to_call
+from lowtide.codec import Codec
 from lowtide.errors import EnvelopeError, RequestTooLarge
 from lowtide.jsonbody import to_json
 from lowtide.lane import Lane
@@ -150,13 +150,16 @@ class Head(msgspec.Struct, array_like=True, gc=False):
     cache: float | None = None
 
 
-_VERSION = 2
-_START = struct.Struct(">BI")  # version, bytes of the head; then the head, then zstd
-# Compressors are not thread-safe and dear to make. A pool hands each to one user at a time, and
-# holds no more than ever worked at once: thread-locals would make one for every greenlet.
-_compressors: deque[zstandard.ZstdCompressor] = deque()
-_decompressors: deque[zstandard.ZstdDecompressor] = deque()
-_LEVEL = 3
+_START = struct.Struct(">BI")  # format, bytes of the head; then the head, then zstd
+# Formats differ in what body and envelope are compressed with. All that ever were can be read.
+_PLAIN, _KNOWN = 2, 3
+_CODECS = {
+    _PLAIN: Codec(),
+    _KNOWN: Codec("dictionary-3.bin", "d7e1a939638145455cfc2c4e5e50c42b"),
+}
+# Beyond it zstandard copies its tables of the dictionary for each request, which takes as long as
+# compressing it, and the dictionary makes little of it smaller.
+_MOST_KNOWN = 16 * 1024
 
 
 def pack(request: Request) -> bytes:
@@ -173,13 +176,10 @@ def pack(request: Request) -> bytes:
             request.cache,
         )
     )
-    try:
-        compressor = _compressors.pop()
-    except IndexError:
-        compressor = zstandard.ZstdCompressor(level=_LEVEL)
-    packed = compressor.compress(_encoder.encode((request.body, request.envelope)))
-    _compressors.append(compressor)
-    return b"".join((_START.pack(_VERSION, len(head)), head, packed))
+    content = _encoder.encode((request.body, request.envelope))
+    form = _KNOWN if len(content) <= _MOST_KNOWN else _PLAIN
+    packed = _CODECS[form].compress(content)
+    return b"".join((_START.pack(form, len(head)), head, packed))
 
 
 def head_of(custom_id: str, blob: bytes) -> Head:
@@ -188,12 +188,13 @@ def head_of(custom_id: str, blob: bytes) -> Head:
     Raises:
         EnvelopeError: The blob is damaged, or of a version that this release does not know.
     """
-    return _read_head(custom_id, _split(custom_id, blob)[0])
+    return _read_head(custom_id, _split(custom_id, blob)[1])
 
 
 def line_of(custom_id: str, lane: Lane, blob: bytes) -> bytes:
     """The line of the batch file for a blob that `pack` made; raises as `unpack` does."""
-    body, _ = _decompress(custom_id, _split(custom_id, blob)[1])
+    codec, _, packed = _split(custom_id, blob)
+    body, _ = _decompress(custom_id, codec, packed)
     return _line(custom_id, lane, body)
 
 
@@ -203,9 +204,9 @@ def unpack(custom_id: str, lane: Lane, blob: bytes) -> Request:
     Raises:
         EnvelopeError: The blob is damaged, or of a version that this release does not know.
     """
-    told, packed = _split(custom_id, blob)
+    codec, told, packed = _split(custom_id, blob)
     head = _read_head(custom_id, told)
-    body, envelope = _decompress(custom_id, packed)
+    body, envelope = _decompress(custom_id, codec, packed)
     return Request(
         custom_id,
         head.task_id,
@@ -221,12 +222,14 @@ def unpack(custom_id: str, lane: Lane, blob: bytes) -> Request:
     )
 
 
-def _split(custom_id: str, blob: bytes) -> tuple[memoryview, memoryview]:
-    """The head, and what is compressed."""
-    if blob[:1] != bytes((_VERSION,)):
+def _split(custom_id: str, blob: bytes) -> tuple[Codec, memoryview, memoryview]:
+    """What reads it, the head, and what is compressed."""
+    codec = _CODECS.get(blob[0]) if blob else None
+    if codec is None:
+        known = " and ".join(f"{form:02x}" for form in _CODECS)
         raise EnvelopeError(
             f"Stored request {custom_id} has format {blob[:1].hex() or 'none'}, this release reads "
-            f"{_VERSION:02x}; run the release of lowtide that stored it.",
+            f"{known}; run the release of lowtide that stored it.",
             {"custom_id": custom_id},
         )
     try:
@@ -234,7 +237,7 @@ def _split(custom_id: str, blob: bytes) -> tuple[memoryview, memoryview]:
     except struct.error as error:
         raise _damaged(custom_id, error) from None
     rest = memoryview(blob)[_START.size :]
-    return rest[:size], rest[size:]
+    return codec, rest[:size], rest[size:]
 
 
 def _read_head(custom_id: str, told: memoryview) -> Head:
@@ -246,18 +249,12 @@ def _read_head(custom_id: str, told: memoryview) -> Head:
     return head
 
 
-def _decompress(custom_id: str, packed: memoryview) -> tuple[bytes, bytes]:
+def _decompress(custom_id: str, codec: Codec, packed: memoryview) -> tuple[bytes, bytes]:
     """Body and envelope."""
     try:
-        decompressor = _decompressors.pop()
-    except IndexError:
-        decompressor = zstandard.ZstdDecompressor()
-    try:
-        return _bodies.decode(decompressor.decompress(packed))
+        return _bodies.decode(codec.decompress(packed))
     except (zstandard.ZstdError, msgspec.MsgspecError, ValueError) as error:
         raise _damaged(custom_id, error) from None
-    finally:
-        _decompressors.append(decompressor)
 
 
 def _damaged(custom_id: str, error: Exception) -> EnvelopeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lowtide.envelope import Body
 from lowtide.errors import EnvelopeError, RequestTooLarge
 from lowtide.lane import Lane
 from lowtide.request import Call, Request, encode, head_of, line_of, pack, to_call, unpack
@@ -94,7 +96,7 @@ def test_a_task_id_that_the_custom_id_holds_is_not_stored_again():
 
 @pytest.mark.parametrize("blob", [b"", b"\x01abc", b"\xff"])
 def test_a_blob_of_another_format_says_so(blob: bytes):
-    with pytest.raises(EnvelopeError, match="this release reads 02"):
+    with pytest.raises(EnvelopeError, match="this release reads 02 and 03"):
         unpack("a.0.0", LANE, blob)
 
 
@@ -127,8 +129,30 @@ def test_a_prompt_that_the_envelope_repeats_is_stored_once():
     assert len(blob) < 0.3 * (len(body) + len(envelope))
 
 
+@pytest.mark.parametrize(("size", "form"), [(0, 3), (16_000, 3), (17_000, 2), (1_000_000, 2)])
+def test_only_a_short_request_is_stored_with_the_dictionary(size: int, form: int):
+    request = Request("a.0.0", "a", "t", LANE, os.urandom(size), b"e", 1)
+
+    blob = pack(request)
+
+    assert blob[0] == form
+    assert unpack("a.0.0", LANE, blob) == request
+
+
+def test_what_every_request_says_is_not_stored_again():
+    call = to_call("Is it raining?", model="gpt-5-mini")
+    lane, body, tokens = encode(call, account="a")
+    links: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+    envelope = Body.of(["Is it raining?"], {}, links, "json").data
+
+    blob = pack(Request("a.0.0", "a", "t", lane, body, envelope, tokens))
+
+    assert len(blob) < 0.5 * (len(body) + len(envelope))
+
+
 def test_threads_pack_and_unpack_at_once():
-    bodies = [orjson.dumps({"model": "m", "n": n, "text": f"{n} " * 2_000}) for n in range(40)]
+    sizes = (20, 2_000)  # with the dictionary, and too long for it
+    bodies = [orjson.dumps({"n": n, "text": f"{n} " * sizes[n % 2] * 4}) for n in range(40)]
     found: dict[int, bytes] = {}
 
     def work(numbers: range) -> None:
