@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from typing import TypeVar
 
 import msgspec
 import orjson
 import zstandard
+from msgspec.msgpack import Decoder
 
 from lowtide import tokens
 from lowtide.calls import CHAT, EMBEDDINGS, RESPONSES, Call, chat, embed, respond, to_call
@@ -32,7 +35,7 @@ __all__ = [
     "embed",
     "encode",
     "head_of",
-    "line_of",
+    "lines_of",
     "pack",
     "respond",
     "to_call",
@@ -150,6 +153,7 @@ class Head(msgspec.Struct, array_like=True, gc=False):
     cache: float | None = None
 
 
+_Pair = TypeVar("_Pair")
 _START = struct.Struct(">BI")  # format, bytes of the head; then the head, then zstd
 # Formats differ in what body and envelope are compressed with. All that ever were can be read.
 _PLAIN, _KNOWN = 2, 3
@@ -188,14 +192,26 @@ def head_of(custom_id: str, blob: bytes) -> Head:
     Raises:
         EnvelopeError: The blob is damaged, or of a version that this release does not know.
     """
-    return _read_head(custom_id, _split(custom_id, blob)[1])
+    return _read_head(custom_id, blob, _head_end(custom_id, blob))
 
 
-def line_of(custom_id: str, lane: Lane, blob: bytes) -> bytes:
-    """The line of the batch file for a blob that `pack` made; raises as `unpack` does."""
-    codec, _, packed = _split(custom_id, blob)
-    body, _ = _decompress(custom_id, codec, packed)
-    return _line(custom_id, lane, body)
+def lines_of(lane: Lane, rows: Iterable[tuple[str, bytes]]) -> Iterator[bytes | memoryview]:
+    """The lines of the batch file for blobs that `pack` made, in pieces to be written one after
+    the other: a body is as large as a prompt, and is not copied to stand in a line.
+
+    Args:
+        lane: What all of them share.
+        rows: (custom_id, blob) of each line.
+
+    Raises:
+        EnvelopeError: As `unpack` does.
+    """
+    middle = _method_and_url(lane.endpoint)
+    for custom_id, blob in rows:
+        body, _ = _decompress(custom_id, blob, _head_end(custom_id, blob), _views)
+        yield b'{"custom_id":%b%b' % (orjson.dumps(custom_id), middle)
+        yield body
+        yield b"}\n"
 
 
 def unpack(custom_id: str, lane: Lane, blob: bytes) -> Request:
@@ -204,9 +220,9 @@ def unpack(custom_id: str, lane: Lane, blob: bytes) -> Request:
     Raises:
         EnvelopeError: The blob is damaged, or of a version that this release does not know.
     """
-    codec, told, packed = _split(custom_id, blob)
-    head = _read_head(custom_id, told)
-    body, envelope = _decompress(custom_id, codec, packed)
+    end = _head_end(custom_id, blob)
+    head = _read_head(custom_id, blob, end)
+    body, envelope = _decompress(custom_id, blob, end, _bodies)
     return Request(
         custom_id,
         head.task_id,
@@ -222,10 +238,9 @@ def unpack(custom_id: str, lane: Lane, blob: bytes) -> Request:
     )
 
 
-def _split(custom_id: str, blob: bytes) -> tuple[Codec, memoryview, memoryview]:
-    """What reads it, the head, and what is compressed."""
-    codec = _CODECS.get(blob[0]) if blob else None
-    if codec is None:
+def _head_end(custom_id: str, blob: bytes) -> int:
+    """Where the head ends, and what is compressed begins."""
+    if not blob or blob[0] not in _CODECS:
         known = " and ".join(f"{form:02x}" for form in _CODECS)
         raise EnvelopeError(
             f"Stored request {custom_id} has format {blob[:1].hex() or 'none'}, this release reads "
@@ -233,26 +248,24 @@ def _split(custom_id: str, blob: bytes) -> tuple[Codec, memoryview, memoryview]:
             {"custom_id": custom_id},
         )
     try:
-        _, size = _START.unpack_from(blob)
+        return _START.size + int(_START.unpack_from(blob)[1])
     except struct.error as error:
         raise _damaged(custom_id, error) from None
-    rest = memoryview(blob)[_START.size :]
-    return codec, rest[:size], rest[size:]
 
 
-def _read_head(custom_id: str, told: memoryview) -> Head:
+def _read_head(custom_id: str, blob: bytes, end: int) -> Head:
     try:
-        head = _heads.decode(told)
+        head = _heads.decode(blob[_START.size : end])
     except msgspec.MsgspecError as error:
         raise _damaged(custom_id, error) from None
     head.task_id = head.task_id or _task_part(custom_id)
     return head
 
 
-def _decompress(custom_id: str, codec: Codec, packed: memoryview) -> tuple[bytes, bytes]:
+def _decompress(custom_id: str, blob: bytes, end: int, decoder: Decoder[_Pair]) -> _Pair:
     """Body and envelope."""
     try:
-        return _bodies.decode(codec.decompress(packed))
+        return decoder.decode(_CODECS[blob[0]].decompress(memoryview(blob)[end:]))
     except (zstandard.ZstdError, msgspec.MsgspecError, ValueError) as error:
         raise _damaged(custom_id, error) from None
 
@@ -269,5 +282,6 @@ def _task_part(custom_id: str) -> str:
 
 
 _encoder = msgspec.msgpack.Encoder()
-_heads = msgspec.msgpack.Decoder(Head)
-_bodies = msgspec.msgpack.Decoder(tuple[bytes, bytes])
+_heads = Decoder(Head)
+_bodies = Decoder(tuple[bytes, bytes])
+_views = Decoder(tuple[memoryview, memoryview])

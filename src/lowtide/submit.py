@@ -30,7 +30,7 @@ from lowtide.leases import held
 from lowtide.ledger import BatchState
 from lowtide.pipeline import Next
 from lowtide.recording import record
-from lowtide.request import line_of
+from lowtide.request import lines_of
 from lowtide.spool import spool_folder
 from lowtide.track import LEARN_FROM
 
@@ -168,7 +168,7 @@ def _spooled(rt: Runtime, batch: BatchRow) -> Iterator[tuple[Path, int]]:
         count = 0
         with path.open("wb", buffering=_WRITE) as file:
             for chunk in rt.ledger.lines(batch.id):
-                file.writelines(line_of(custom_id, lane, blob) for custom_id, blob in chunk)
+                file.writelines(lines_of(lane, chunk))
                 count += len(chunk)
         yield path, count
 

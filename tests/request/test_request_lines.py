@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from lowtide.envelope import Body
 from lowtide.errors import EnvelopeError, RequestTooLarge
 from lowtide.lane import Lane
-from lowtide.request import Call, Request, encode, head_of, line_of, pack, to_call, unpack
+from lowtide.request import Call, Request, encode, head_of, lines_of, pack, to_call, unpack
 
 LANE = Lane("default", "/v1/chat/completions", "gpt-5-mini")
 TEXT = st.text(st.characters(codec="utf-8"))
@@ -84,7 +84,14 @@ def test_a_blob_tells_its_head_and_its_line_without_the_rest(request: Request):
 
     assert (head.task_id, head.task) == (request.task_id, request.task)
     assert (head.tokens, head.deadline) == (request.tokens, request.deadline)
-    assert line_of(request.custom_id, LANE, blob) == request.line()
+    assert b"".join(lines_of(LANE, [(request.custom_id, blob)])) == request.line()
+
+
+@given(st.lists(REQUESTS, max_size=3))
+def test_a_file_is_the_lines_of_its_blobs_one_after_the_other(requests: list[Request]):
+    rows = [(request.custom_id, pack(request)) for request in requests]
+
+    assert b"".join(lines_of(LANE, rows)) == b"".join(request.line() for request in requests)
 
 
 def test_a_task_id_that_the_custom_id_holds_is_not_stored_again():
