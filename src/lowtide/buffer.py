@@ -128,7 +128,7 @@ class Buffer:
         entry = self._redis.hget(keys.sealed(self._ns), batch_id)
         return None if entry is None else parse_sealed(batch_id.encode(), entry)
 
-    def lines(self, batch_id: str, count: int = 1000) -> Iterator[list[tuple[str, bytes]]]:
+    def lines(self, batch_id: str, count: int = 250) -> Iterator[list[tuple[str, bytes]]]:
         """The requests of a sealed batch, by custom_id, as the ledger reads them.
 
         Args:

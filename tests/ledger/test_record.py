@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -100,6 +101,23 @@ def test_nothing_is_recorded_when_the_lines_break_off(ledger: Ledger) -> None:
     assert ledger.batch("b1") is None
     assert ledger.task("t1") == []
     assert record(ledger, "b1", ["t1.0.0"]).added == 1
+
+
+def test_what_some_requests_of_a_batch_have_and_others_lack_is_kept(ledger: Ledger) -> None:
+    def line(number: int, **has: Any) -> NewRequest:
+        return NewRequest(f"t{number:04}.0.0", f"t{number:04}", "tasks.x", b"", 1, **has)
+
+    # More than go to the database at once: first none has anything, then one has, then each.
+    requests = [line(n) for n in range(400)]
+    requests += [line(400, deadline=9.5), *(line(n) for n in range(401, 550))]
+    requests += [line(550, tenant="a", share_key="k"), line(551, deadline=8.5, escalate_at=7.5)]
+
+    ledger.record(new_batch(), requests)
+
+    told = ("deadline", "escalate_at", "tenant", "share_key")
+    for given in requests:
+        [row] = ledger.task(given.task_id)
+        assert [getattr(row, name) for name in told] == [getattr(given, name) for name in told]
 
 
 def test_blobs_of_any_bytes_and_size_come_back_as_they_were(ledger: Ledger) -> None:

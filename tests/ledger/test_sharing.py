@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from lowtide.ledger import BatchState, Ledger, NewRequest, Outcome, Recorded, RequestState
 from tests.ledger.support import advance, leased, new_batch, new_request, settle
