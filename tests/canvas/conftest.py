@@ -87,6 +87,8 @@ class Side:
         tasks = self.world.app.tasks
         if self.plain and f"plain_{name}" in tasks:
             return tasks[f"plain_{name}"]
+        if name not in tasks:
+            raise AttributeError(name)
         return tasks[name]
 
     def note(self) -> Any:
