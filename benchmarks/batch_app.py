@@ -11,6 +11,8 @@ from benchmarks.app import REDIS
 app = Celery("batch", broker=f"{REDIS}/2", backend=f"{REDIS}/3")
 app.conf.update(
     broker_connection_retry_on_startup=True,
+    # As `config/celeryconfig.py` has it.
+    broker_transport="lowtide.broker:Transport",
     imports=("tasks.summarize",),
     lowtide={
         "redis_url": f"{REDIS}/4",

@@ -40,7 +40,7 @@ def acknowledge(consumer: Any, requests: Sequence[Any]) -> None:
 def _is_redis(requests: Sequence[Any]) -> bool:
     channels = {id(request.message.channel) for request in requests}
     qos = getattr(requests[0].message.channel, "qos", None)
-    return len(channels) == 1 and type(qos) is redis.QoS
+    return len(channels) == 1 and isinstance(qos, redis.QoS)
 
 
 def _remove(messages: Sequence[Any], errors: tuple[type[Exception], ...]) -> None:

@@ -2,14 +2,18 @@
 
 kombu's transport pops a message and notes in a second step that it is not acknowledged yet. A
 worker that is killed in between, or whose connection breaks, takes the message with it. Here one
-script does both. Switched on by `app.conf.broker_transport = "lowtide.broker:Transport"`; queues
-and messages are those of kombu's transport, so workers with and without it can be mixed. Behind
-Sentinel it is `"lowtide.broker:SentinelTransport"`.
+script does both, for as many messages as the worker has room for.
+
+Switched on by `app.conf.broker_transport = "lowtide.broker:Transport"`; queues and messages are
+those of kombu's transport, so workers with and without it can be mixed. Behind Sentinel it is
+`"lowtide.broker:SentinelTransport"`.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from queue import Empty
@@ -17,27 +21,61 @@ from time import monotonic, time
 from typing import Any
 
 from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 # kombu's annotations are few and partly wrong.
 _Channel: Any = kombu_redis.Channel
+_QoS: Any = kombu_redis.QoS
+_remember: Any = virtual.QoS.append
 _decoded: Any = bytes_to_str
 _message: Any = loads
 _SentinelChannel: Any = kombu_redis.SentinelChannel
 _Mixin: Any = object
-# A script cannot wait. So an idle consumer waits at one of its queues for as long as this, in
-# seconds, and then looks at all of them again.
-_IDLE = 0.1
+# Messages that one round trip takes at most. A worker is then busy with them for some ms, and its
+# queues take turns after that.
+_TOGETHER = 16
+# A script cannot wait. So an idle consumer waits at one of its queues after the other, for as long
+# as this in all, in seconds, and then looks at all of them again.
+_IDLE = 0.05
+
+
+class QoS(_QoS):  # type: ignore[misc, unused-ignore]
+    """kombu's, which notes a message that is not acknowledged; what a script noted it need not."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._noted: set[str] = set()
+        super().__init__(*args, **options)
+
+    def hold(self, tag: str) -> None:
+        """Has a message that a script noted count as this consumer's: it goes back if that ends."""
+        self._noted.add(tag)
+        self._quick_append(tag, None)
+
+    def give_back(self, tag: str) -> None:
+        """Puts a message that nobody was given to where it was taken from."""
+        self.restore_by_tag(tag)
+        self._noted.discard(tag)
+        self._delivered.pop(tag, None)
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Notes that a message was given to a consumer."""
+        if delivery_tag in self._noted:
+            self._noted.discard(delivery_tag)
+            _remember(self, message, delivery_tag)
+        else:
+            super().append(message, delivery_tag)
 
 
 class _Takes(_Mixin):
     """Takes messages by script; all else is the channel's that this is mixed into."""
 
+    QoS = QoS
     _asked: Sequence[str] = ()
     _waits = 0
-    _may_wait = False
+    _waits_left = 0
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._unnoted: set[str] = set()
@@ -47,9 +85,8 @@ class _Takes(_Mixin):
         queues = self._queue_cycle.consume(len(self.active_queues))
         if not queues:
             return
-        self._asked = () if self._may_wait else self._by_priority(queues)
+        self._asked = () if self._waits_left else self._by_priority(queues)
         command = self._take() if self._asked else self._wait(queues)
-        self._may_wait = False
         self._in_poll = self.client.connection
         self._brpop_sent_at = monotonic()
         self.client.connection.send_command(*command)
@@ -68,12 +105,15 @@ class _Takes(_Mixin):
     def _take(self) -> list[Any]:
         names = [self.unacked_key, self.unacked_index_key, *self._asked]
         noted = "".join(str(int(self._queue(name) not in self._unnoted)) for name in self._asked)
-        return ["EVAL", _script(), len(names), *map(self._named, names), repr(time()), noted]
+        room = min(self.qos.can_consume_max_estimate() or 1, _TOGETHER)
+        keys = map(self._named, names)
+        return ["EVAL", _script(), len(names), *keys, repr(time()), noted, room]
 
     def _wait(self, queues: Sequence[str]) -> list[Any]:
         # Nothing is taken: the next message goes back to where it was, in one step.
         queue = self._named(queues[self._waits % len(queues)])
         self._waits += 1
+        self._waits_left -= 1
         return ["BLMOVE", queue, queue, "RIGHT", "RIGHT", _IDLE / len(queues)]
 
     def _brpop_read(self, **options: Any) -> bool:
@@ -84,16 +124,42 @@ class _Takes(_Mixin):
                 # The next round connects again.
                 self.client.connection.disconnect()
                 raise
-            if not self._asked or not found:
-                self._may_wait = bool(self._asked)
+            if not self._asked:
+                # Something came: it is taken at once. Nothing: the next queue has its turn.
+                self._waits_left = 0 if found else self._waits_left
                 raise Empty
-            queue = self._queue(self._asked[found[0]])
-            self._queue_cycle.rotate(queue)
-            self.connection._deliver(_message(_decoded(found[1])), queue)  # noqa: SLF001
+            if not found:
+                self._waits_left = len(self.active_queues)
+                raise Empty
+            self._give_out(found)
             return True
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
+
+    def _give_out(self, found: list[Any]) -> None:
+        """Gives the messages of a script's reply to their consumers."""
+        taken = deque(
+            (self._queue(self._asked[found[at]]), found[at + 1], _decoded(found[at + 2]))
+            for at in range(0, len(found), 3)
+        )
+        for _, _, tag in taken:
+            if tag:
+                self.qos.hold(tag)
+        try:
+            while taken:
+                queue, message, tag = taken[0]
+                if tag and queue not in self.connection._callbacks:  # noqa: SLF001
+                    break  # the consumer was cancelled meanwhile
+                taken.popleft()
+                self._queue_cycle.rotate(queue)
+                self.connection._deliver(_message(_decoded(message)), queue)  # noqa: SLF001
+        finally:
+            # What nobody was given must not wait until this consumer counts as dead. Where the
+            # connection is lost it goes back with it, like all that it holds.
+            with suppress(*self.connection_errors):
+                for _, _, tag in reversed(taken):
+                    self.qos.give_back(tag)
 
     def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's own
         # kombu closes a lost connection by giving back its messages, and may not know any more

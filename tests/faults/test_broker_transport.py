@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import time
 from collections.abc import Iterator
 from queue import Empty
@@ -112,15 +114,16 @@ def test_an_idle_consumer_waits_at_each_queue_and_takes_nothing_by_waiting(
             return asked
         return f"{asked}n"
 
-    assert [turn() for _ in range(4)] == ["take", "wait", "take", "wait"]
+    assert [turn() for _ in range(4)] == ["take", "wait", "wait", "take"]
     send(connection, QUEUES[0], "a")
+    assert turn() == "wait"
     assert turn() == "taken"
     assert turn() == "take"
     send(connection, QUEUES[1], "b")
     # Wherever it waits, the message stays in its queue until it is taken by the script.
-    assert turn() == "wait"
-    assert redis.llen("second") == 1
-    assert turn() == "taken"
+    while (last := turn()) == "wait":
+        assert redis.llen("second") == 1
+    assert last == "taken"
     assert redis.llen("second") == 0
 
 
@@ -156,3 +159,141 @@ def test_workers_with_kombus_own_transport_share_the_queues(redis_url: str) -> N
         assert drain(ours, 1) == ["a"]
         send(ours, QUEUES[1], "b")
         assert drain(plain, 1) == ["b"]
+
+
+def consuming(connection: Connection, callback: Any, *, prefetch: int) -> Any:
+    """A channel whose next reply is `channel._brpop_start()` and `channel._brpop_read()` away."""
+    channel = connection.channel()
+    channel.basic_qos(0, prefetch, False)
+    for queue in QUEUES:
+        queue(channel).declare()
+        channel.basic_consume(queue.name, no_ack=False, callback=callback, consumer_tag=queue.name)
+    channel.client.connection = channel.client.connection_pool.get_connection()
+    return channel
+
+
+def asked(channel: Any) -> None:
+    """Sends the script, and waits until its reply is there."""
+    channel._brpop_start()
+    assert channel.client.connection.can_read(timeout=5)
+
+
+def waiting(redis: Redis, queue: str = "first") -> list[bytes]:
+    """Bodies that wait in a queue, the next one first."""
+    return [
+        json.loads(message)["body"].encode() for message in reversed(redis.lrange(queue, 0, -1))
+    ]
+
+
+def bodies(*texts: str) -> list[bytes]:
+    return [base64.b64encode(json.dumps(text).encode()) for text in texts]
+
+
+def test_as_many_are_taken_together_as_there_is_room_for(
+    connection: Connection, redis: Redis
+) -> None:
+    send(connection, QUEUES[0], "a", "b", "c", "d")
+    send(connection, QUEUES[1], "e")
+    got: list[Any] = []
+    channel = consuming(connection, got.append, prefetch=3)
+
+    asked(channel)
+    channel._brpop_read()
+
+    assert [message.decode() for message in got] == ["a", "b", "c"]
+    assert not channel.qos.can_consume()
+    got[0].ack()
+    asked(channel)
+    channel._brpop_read()
+    # The queues take turns, and what is not acknowledged takes up room.
+    assert [message.decode() for message in got] == ["a", "b", "c", "e"]
+    assert waiting(redis) == bodies("d")
+    assert redis.hlen("unacked") == redis.zcard("unacked_index") == 3
+    [message.ack() for message in got[1:]]
+    assert redis.hlen("unacked") == redis.zcard("unacked_index") == 0
+
+
+def test_a_message_is_noted_once(connection: Connection, redis: Redis) -> None:
+    def noted() -> int:
+        return redis.info("commandstats").get("cmdstat_zadd", {}).get("calls", 0)
+
+    send(connection, QUEUES[0], *"abcd")
+    before = noted()
+
+    assert drain(connection, 4) == list("abcd")
+    assert noted() - before == 4
+
+
+def test_a_consumer_without_a_limit_gets_one_at_a_time(connection: Connection) -> None:
+    send(connection, QUEUES[0], "a", "b")
+    got: list[Any] = []
+    channel = consuming(connection, got.append, prefetch=0)
+
+    asked(channel)
+    channel._brpop_read()
+
+    assert [message.decode() for message in got] == ["a"]
+
+
+def test_what_a_consumer_did_not_get_goes_back_in_its_order(
+    connection: Connection, redis: Redis
+) -> None:
+    send(connection, QUEUES[0], "a", "b", "c")
+
+    def refuse(_: Any) -> None:
+        raise ZeroDivisionError
+
+    channel = consuming(connection, refuse, prefetch=10)
+    asked(channel)
+    with pytest.raises(ZeroDivisionError):
+        channel._brpop_read()
+
+    assert waiting(redis) == bodies("b", "c")
+    # The first was given out: it is the consumer's until that acknowledges it, or ends.
+    assert redis.hlen("unacked") == redis.zcard("unacked_index") == 1
+    assert len(channel.qos._delivered) == 1
+
+
+def test_a_consumer_that_ends_gives_back_what_is_on_its_way(
+    connection: Connection, redis: Redis
+) -> None:
+    send(connection, QUEUES[0], "a", "b", "c")
+    channel = consuming(connection, lambda _: None, prefetch=10)
+    asked(channel)
+    assert waiting(redis) == []
+
+    channel.basic_cancel("first")
+    channel.close()
+
+    assert waiting(redis) == bodies("a", "b", "c")
+    assert redis.hlen("unacked") == redis.zcard("unacked_index") == 0
+
+
+def test_what_a_dead_consumer_was_about_to_get_is_given_to_another(redis_url: str) -> None:
+    options = {"visibility_timeout": 0, "unacked_restore_limit": None}
+    with Connection(redis_url, transport="lowtide.broker:Transport") as dead:
+        send(dead, QUEUES[0], "a", "b", "c")
+        channel = consuming(dead, lambda _: None, prefetch=10)
+        asked(channel)
+        channel.client.connection.disconnect()
+        with Connection(
+            redis_url, transport="lowtide.broker:Transport", transport_options=options
+        ) as other:
+            other.channel().qos.restore_visible()
+
+            assert sorted(drain(other, 3)) == ["a", "b", "c"]
+        channel._in_poll = None
+
+
+def test_consumers_share_what_is_there(redis_url: str, connection: Connection) -> None:
+    send(connection, QUEUES[0], *"abcdefgh")
+    got: dict[int, list[str]] = {1: [], 2: []}
+    with Connection(redis_url, transport="lowtide.broker:Transport") as other:
+        for number, each in ((1, connection), (2, other)):
+            channel = consuming(
+                each, lambda message, own=got[number]: own.append(message.decode()), prefetch=4
+            )
+            asked(channel)
+            channel._brpop_read()
+
+    assert got == {1: list("abcd"), 2: list("efgh")}

@@ -1,20 +1,27 @@
--- Takes the next message of a broker's queues, and notes in the same step that it is on its way.
+-- Takes the next messages of a broker's queues, and notes in the same step that they are on their way.
 -- KEYS 1 unacked (HASH)  2 unacked_index (ZSET)  3… queues, those to be asked first in front
--- ARGV 1 now in s  2 a digit for each queue: 1 if its messages are acknowledged
--- Returns {which queue, counted from 0, message}, or nil when all are empty
+-- ARGV 1 now in s  2 a digit for each queue: 1 if its messages are acknowledged  3 most to take
+-- Returns {which queue, counted from 0, message, its tag if it was noted or ""; and so on}
+-- What is not noted could not be given back: it is the last that is taken.
+local found, most = {}, tonumber(ARGV[3])
 for i = 3, #KEYS do
-  local message = redis.call('LINDEX', KEYS[i], -1)
-  if message then
+  local message = most > 0 and redis.call('LINDEX', KEYS[i], -1)
+  while message do
     local readable, known = pcall(cjson.decode, message)
+    local tag = ''
     if readable and string.sub(ARGV[2], i - 2, i - 2) == '1' then
       local about = known.properties
       local where = about.delivery_info
-      redis.call('ZADD', KEYS[2], ARGV[1], about.delivery_tag)
-      redis.call('HSET', KEYS[1], about.delivery_tag, '[' .. message .. ','
+      tag = about.delivery_tag
+      redis.call('ZADD', KEYS[2], ARGV[1], tag)
+      redis.call('HSET', KEYS[1], tag, '[' .. message .. ','
         .. cjson.encode(where.exchange) .. ',' .. cjson.encode(where.routing_key) .. ']')
     end
     redis.call('RPOP', KEYS[i])
-    return { i - 3, message }
+    local at = #found
+    found[at + 1], found[at + 2], found[at + 3] = i - 3, message, tag
+    most = tag ~= '' and most - 1 or 0
+    message = most > 0 and redis.call('LINDEX', KEYS[i], -1)
   end
 end
-return nil
+return found
