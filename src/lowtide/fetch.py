@@ -126,7 +126,7 @@ def fetch(rt: Runtime, batch_id: str) -> Next | None:
         if settling.odd:
             logger.warning("Batch %s: lines left aside: %s", batch_id, dict(settling.odd))
         if batch.state == BatchState.ENDED:
-            rt.ledger.move(lease, BatchState.FETCHED)
+            rt.ledger.move(lease, BatchState.FETCHED, release=True)
             failpoints.reach("fetch.moved")
         rt.buffer.set_summary(batch_id, state=BatchState.FETCHED)
         return Next("deliver", batch_id, slices=writer.count)

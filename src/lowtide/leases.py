@@ -51,12 +51,17 @@ def held(rt: Runtime, batch_id: str) -> Iterator[Lease]:
     ttl = rt.settings.lease
     lease = rt.ledger.lease(batch_id, rt.owner, ttl)
     if lease is None:
-        raise StateError(f"Batch {batch_id} is held by another replica.", {"batch": batch_id})
+        raise taken(batch_id)
     try:
         with _renewed(lambda: rt.ledger.renew(lease, ttl), ttl, f"lease of {batch_id}"):
             yield lease
     finally:
         rt.ledger.release(lease)
+
+
+def taken(batch_id: str) -> StateError:
+    """The error of a step that another replica keeps from its batch."""
+    return StateError(f"Batch {batch_id} is held by another replica.", {"batch": batch_id})
 
 
 @contextmanager

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
 
-from lowtide import failpoints, limits, quiet
+from lowtide import failpoints, leases, limits, quiet
 from lowtide.decide import next_poll
 from lowtide.errors import ProviderError, StateError
-from lowtide.leases import held
 from lowtide.ledger import BatchState
 from lowtide.pipeline import Next
 from lowtide.providers import RemoteBatch
@@ -127,15 +126,17 @@ def _late(rt: Runtime, batch: BatchRow) -> float:
 
 def _end(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> Next:
     failpoints.reach("poll.read")
-    with held(rt, batch.id) as lease:
-        rt.ledger.move(
-            lease,
-            BatchState.ENDED,
-            ended_at=max(remote.ended_at or rt.clock.now(), batch.submitted_at or 0.0),
-            provider_status=remote.status,
-            output_file_id=remote.output_file_id,
-            error_file_id=remote.error_file_id,
-        )
+    moved = rt.ledger.move_free(
+        batch.id,
+        rt.owner,
+        BatchState.ENDED,
+        ended_at=max(remote.ended_at or rt.clock.now(), batch.submitted_at or 0.0),
+        provider_status=remote.status,
+        output_file_id=remote.output_file_id,
+        error_file_id=remote.error_file_id,
+    )
+    if moved is None:
+        raise leases.taken(batch.id)
     failpoints.reach("poll.ended")
     rt.buffer.set_summary(batch.id, state=BatchState.ENDED, provider_status=remote.status)
     if batch.submitted_at is not None:

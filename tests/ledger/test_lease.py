@@ -124,3 +124,41 @@ def test_a_batch_that_is_not_there_cannot_move(ledger: Ledger) -> None:
 
     with pytest.raises(StateError, match="has no batch b0"):
         ledger.move(replace(lease, batch_id="b0"), BatchState.UPLOADED)
+
+
+def test_a_batch_is_moved_without_being_held_afterwards(ledger: Ledger) -> None:
+    late = leased(ledger, "b1")
+    ledger.release(late)
+
+    moved = ledger.move_free("b1", "w2", BatchState.UPLOADED, reason="noted")
+
+    assert moved is not None
+    assert (moved.state, moved.reason, moved.lease_owner) == ("UPLOADED", "noted", None)
+    # It was leased meanwhile: who had the lease before writes nothing any more.
+    with pytest.raises(Superseded):
+        ledger.move(late, BatchState.SUBMITTING)
+    assert leased(ledger, "b1").fence == late.fence + 2
+
+
+def test_a_batch_that_another_holds_is_not_moved(ledger: Ledger, clock: SimulatedClock) -> None:
+    leased(ledger, "b1", "w1", ttl=60)
+
+    assert ledger.move_free("b1", "w2", BatchState.UPLOADED) is None
+    clock.advance(60)
+    assert ledger.move_free("b1", "w2", BatchState.UPLOADED) is not None
+
+
+def test_a_move_that_is_not_allowed_leaves_no_lease_behind(ledger: Ledger) -> None:
+    with pytest.raises(StateError):
+        ledger.move_free("b1", "w1", BatchState.FETCHED)
+
+    assert leased(ledger, "b1").fence == 1
+
+
+def test_a_lease_goes_back_with_the_last_move(ledger: Ledger) -> None:
+    first = leased(ledger, "b1")
+
+    ledger.move(first, BatchState.UPLOADED, release=True)
+
+    assert ledger.release(first) is False
+    assert leased(ledger, "b1").fence == 2

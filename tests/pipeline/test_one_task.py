@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from lowtide.errors import AttemptsExhausted
 from lowtide.outcomes import Answered, Packer
@@ -144,3 +145,28 @@ def test_an_answer_that_cannot_be_read_fails_its_task(
 
     assert isinstance(told[request.task_id], AttemptsExhausted)
     assert state(rt, batch_id) == "DELIVERED"
+
+
+def test_an_answer_waits_for_few_commits(
+    rt: Runtime, provider: Interfering, sent: list[Any], told: dict[str, Any]
+) -> None:
+    given = requests(1)
+    batch_id = sealed(rt, given)
+    submit(rt, batch_id)
+    over(rt, provider, batch_id)
+    synced: list[int] = []
+
+    @event.listens_for(rt.ledger._db.engine, "commit")
+    def count(connection: Any) -> None:
+        # A transaction that changed nothing writes nothing, and waits for no disk.
+        changed = connection.connection.dbapi_connection.total_changes
+        if not told and changed != (synced or before)[-1]:
+            synced.append(changed)
+
+    with rt.ledger._db.read() as connection:
+        before = [connection.connection.dbapi_connection.total_changes]
+    step(rt, "poll", batch_id)
+
+    assert told.keys() == {given[0].task_id}
+    # The end; the lease to fetch it; that it is fetched, and the lease goes back; the claim.
+    assert len(synced) == 4

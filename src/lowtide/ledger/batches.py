@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, Unpack
 
@@ -26,6 +26,7 @@ _STAMPS = {
 }
 """The column that says when a batch came into the state."""
 
+_RELEASED: dict[str, Any] = {"lease_owner": None, "lease_until": None}
 _BATCH = BATCHES.c
 _ROW = REQUESTS.c
 _NAMES = [field.name for field in fields(BatchRow)]
@@ -50,6 +51,12 @@ class BatchVerbs:
         Returns:
             The lease; None if one still runs, or there is no such batch, or it is final.
         """
+        with self._db.write() as connection:
+            return self._leased(connection, batch_id, owner, ttl)
+
+    def _leased(
+        self, connection: Connection, batch_id: str, owner: str, ttl: float
+    ) -> Lease | None:
         now = self._clock.now()
         taken = (
             update(BATCHES)
@@ -61,8 +68,7 @@ class BatchVerbs:
             .values(fence=_BATCH.fence + 1, lease_owner=owner, lease_until=now + ttl)
             .returning(_BATCH.fence)
         )
-        with self._db.write() as connection:
-            fence = connection.execute(taken).scalar_one_or_none()
+        fence = connection.execute(taken).scalar_one_or_none()
         return None if fence is None else Lease(batch_id, fence, owner, now + ttl)
 
     def renew(self, lease: Lease, ttl: float) -> Lease:
@@ -82,15 +88,28 @@ class BatchVerbs:
         Returns:
             False if it was not ours any more: nothing to do about it.
         """
-        given = update(BATCHES).where(_held(lease)).values(lease_owner=None, lease_until=None)
+        given = update(BATCHES).where(_held(lease)).values(_RELEASED)
         with self._db.write() as connection:
             return connection.execute(given).rowcount > 0
 
-    def move(self, lease: Lease, to: BatchState | str, **noted: Unpack[BatchFields]) -> BatchRow:
+    def move(
+        self,
+        lease: Lease,
+        to: BatchState | str,
+        *,
+        release: bool = False,
+        **noted: Unpack[BatchFields],
+    ) -> BatchRow:
         """Brings a batch to another state, or notes something with the state it has.
 
         When it comes into the state, the time is noted; `next_at`, `reason` and `waits_for` are
         cleared if they are not given. Moving to the state that it has changes only what is given.
+
+        Args:
+            lease: Who moves it.
+            to: Where to.
+            release: Give the lease back with it.
+            noted: Fields of the batch.
 
         Returns:
             The batch as it is then.
@@ -101,21 +120,42 @@ class BatchVerbs:
             Superseded: Another took the batch over, or the lease was given back.
         """
         state = BatchState(to)
-        unknown = noted.keys() - BatchFields.__annotations__.keys()
-        if unknown:
-            raise TypeError(f"a batch has no field {', '.join(sorted(unknown))} to note")
+        values = _known(noted)
+        if release:
+            values |= _RELEASED
         with self._db.write() as connection:
-            before = lock_batch(connection, lease.batch_id).state
-            check_move(lease.batch_id, before, state)
-            values: dict[str, Any] = dict(noted)
-            if before is not state:
-                if state in FINAL:
-                    _refuse_unsettled(connection, lease.batch_id, state)
-                left = dict.fromkeys(("next_at", "reason", "waits_for"))
-                values = {**left, "state": state} | values
-                if state in _STAMPS:
-                    values.setdefault(_STAMPS[state], self._clock.now())
-            return write_held(connection, lease, **values)
+            return self._moved(connection, lease, state, values)
+
+    def move_free(
+        self, batch_id: str, owner: str, to: BatchState, **noted: Unpack[BatchFields]
+    ) -> BatchRow | None:
+        """Leases a batch, moves it and gives the lease back, in one transaction.
+
+        Returns:
+            The batch as it is then; None if another's lease runs, there is no such batch, or it
+            is final.
+
+        Raises:
+            StateError: As `move`.
+        """
+        values = {**_known(noted), **_RELEASED}
+        with self._db.write() as connection:
+            lease = self._leased(connection, batch_id, owner, ttl=0.0)
+            return None if lease is None else self._moved(connection, lease, to, values)
+
+    def _moved(
+        self, connection: Connection, lease: Lease, state: BatchState, values: dict[str, Any]
+    ) -> BatchRow:
+        before = lock_batch(connection, lease.batch_id).state
+        check_move(lease.batch_id, before, state)
+        if before is not state:
+            if state in FINAL:
+                _refuse_unsettled(connection, lease.batch_id, state)
+            left = dict.fromkeys(("next_at", "reason", "waits_for"))
+            values = {**left, "state": state} | values
+            if state in _STAMPS:
+                values.setdefault(_STAMPS[state], self._clock.now())
+        return write_held(connection, lease, **values)
 
     def close_if_done(self, batch_id: str) -> bool:
         """Makes a FETCHED batch DELIVERED once each of its requests has an outcome.
@@ -187,6 +227,13 @@ class BatchVerbs:
             return [
                 Due(row.id, BatchState(row.state), row.next_at) for row in connection.execute(query)
             ]
+
+
+def _known(noted: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = noted.keys() - BatchFields.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"a batch has no field {', '.join(sorted(unknown))} to note")
+    return dict(noted)
 
 
 def unsettled(batch_id: str) -> ColumnElement[bool]:
