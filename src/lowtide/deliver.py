@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from celery.utils.log import get_logger
 from msgspec import structs
 
-from lowtide import failpoints, outcomes
+from lowtide import failpoints, outcomes, uploads
 from lowtide.finishing import finish
 from lowtide.leases import claimed
 from lowtide.pipeline import Next
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from lowtide.runtime import Runtime
 
 logger = get_logger(__name__)
+# What a batch takes whose steps are each begun once: to be submitted, to end, to be fetched.
+_LEASES = 3
 
 
 def deliver(rt: Runtime, batch_id: str, number: int | None, hostname: str) -> Next | None:
@@ -90,11 +92,14 @@ def _followers(
 
 def _close(rt: Runtime, batch: BatchRow) -> None:
     """The batch's last step: the provider's files go, and it is DELIVERED."""
+    provider = rt.provider(batch.account)
     if not rt.settings.keep_files:
-        provider = rt.provider(batch.account)
         for file_id in (batch.input_file_id, batch.output_file_id, batch.error_file_id):
             if file_id:
                 provider.delete_file(file_id)
+    if batch.fence > _LEASES:
+        # A step was begun more than once: an upload may have come after another replica's.
+        uploads.forget(provider, batch, but=batch.input_file_id)
     rt.slices.clear(batch.id)
     failpoints.reach("close.deleted")
     if rt.ledger.close_if_done(batch.id):

@@ -9,13 +9,13 @@ and fails validation, unpaid.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
 
-from lowtide import control, failpoints, gate, limits, quiet, spending
+from lowtide import control, failpoints, gate, limits, quiet, spending, uploads
 from lowtide.decide import backoff, expected_end, next_poll
 from lowtide.errors import (
     AccountPaused,
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from lowtide.runtime import Runtime
 
 logger = get_logger(__name__)
-# A batch whose creation is in doubt is looked for from this long before the intent was noted:
-# the provider's clock need not agree with ours.
-_CLOCK_SLACK = 600.0
 _WRITE = 1 << 20  # bytes that go to the disk at once
 
 
@@ -129,11 +126,12 @@ def _patience(rt: Runtime, batch: BatchRow) -> float:
 
 
 def _upload(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> BatchRow:
+    if lease.fence > 1:
+        with suppress(ProviderUnavailable):  # they are looked for again when the batch is closed
+            uploads.forget(provider, batch)
     with _spooled(rt, batch) as (path, count):
         if not count:
             return _empty(rt, lease)
-        if lease.fence > 1:
-            _forget_uploads(provider, batch)
         file_id = provider.upload(path, batch_id=batch.id)
     failpoints.reach("submit.uploaded")
     try:
@@ -143,16 +141,6 @@ def _upload(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> B
     except StateError:
         provider.delete_file(file_id)  # another replica is ahead, with a file of its own
         raise
-
-
-def _forget_uploads(provider: Provider, batch: BatchRow) -> None:
-    """Deletes files of earlier tries, whose ids went with the replica that uploaded them."""
-    try:
-        for file_id in provider.uploaded(batch.id, since=batch.recorded_at - _CLOCK_SLACK):
-            provider.delete_file(file_id)
-    except ProviderError as error:
-        # A service without a usable list lets them expire.
-        logger.info("Batch %s: earlier uploads not looked for: %s", batch.id, error)
 
 
 def _empty(rt: Runtime, lease: Lease) -> BatchRow:
@@ -223,7 +211,7 @@ def _resolve(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> 
 
 def _adopt(provider: Provider, batch: BatchRow, intended: float) -> RemoteBatch | None:
     return provider.adopt(
-        batch.id, input_file_id=str(batch.input_file_id), since=intended - _CLOCK_SLACK
+        batch.id, input_file_id=str(batch.input_file_id), since=intended - uploads.CLOCK_SLACK
     )
 
 

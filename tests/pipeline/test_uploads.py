@@ -1,0 +1,90 @@
+"""No file stays at the provider, whichever replica uploaded it and died or came late."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lowtide.deliver import deliver
+from lowtide.errors import ProviderUnavailable
+from lowtide.fetch import fetch
+from lowtide.runtime import Runtime
+from lowtide.submit import submit
+from tests.pipeline.conftest import Interfering, ended, requests, sealed
+
+
+def away(*_: object, **__: object) -> Any:
+    raise ProviderUnavailable("It cannot be reached.", {"retry_after": 0.001})
+
+
+def uploaded_and_lost(rt: Runtime, provider: Interfering) -> str:
+    """A batch of which a file was uploaded whose id went with its replica."""
+    batch_id = sealed(rt, requests(2))
+    provider.after["upload"] = away
+    submit(rt, batch_id)
+    del provider.after["upload"]
+    assert files(provider, batch_id) == 1
+    return batch_id
+
+
+def answered(rt: Runtime, batch_id: str) -> None:
+    submit(rt, batch_id)
+    ended(rt, batch_id)
+    fetch(rt, batch_id)
+
+
+def files(provider: Interfering, batch_id: str) -> int:
+    return len(provider._provider.uploaded(batch_id, since=0.0))
+
+
+def state(rt: Runtime, batch_id: str) -> str:
+    batch = rt.ledger.batch(batch_id)
+    assert batch is not None
+    return str(batch.state)
+
+
+def test_what_could_not_be_looked_for_before_goes_when_the_batch_is_closed(
+    rt: Runtime, provider: Interfering, told: dict[str, Any]
+) -> None:
+    batch_id = uploaded_and_lost(rt, provider)
+    provider.before["uploaded"] = away
+    answered(rt, batch_id)
+    assert files(provider, batch_id) == 2
+
+    with pytest.raises(ProviderUnavailable):
+        deliver(rt, batch_id, 0, "w1")
+    assert (len(told), state(rt, batch_id)) == (2, "FETCHED")
+
+    del provider.before["uploaded"]
+    deliver(rt, batch_id, None, "w1")
+    assert (files(provider, batch_id), state(rt, batch_id)) == (0, "DELIVERED")
+
+
+def test_the_file_that_is_kept_stays(
+    rt: Runtime, provider: Interfering, told: dict[str, Any]
+) -> None:
+    rt.settings.keep_files = True
+    batch_id = uploaded_and_lost(rt, provider)
+    provider.before["uploaded"] = away
+    answered(rt, batch_id)
+    del provider.before["uploaded"]
+
+    deliver(rt, batch_id, 0, "w1")
+
+    batch = rt.ledger.batch(batch_id)
+    assert batch is not None
+    assert provider._provider.uploaded(batch_id, since=0.0) == [batch.input_file_id]
+
+
+def test_a_batch_whose_steps_were_each_begun_once_looks_for_none(
+    rt: Runtime, provider: Interfering, told: dict[str, Any]
+) -> None:
+    batch_id = sealed(rt, requests(2))
+    answered(rt, batch_id)
+
+    deliver(rt, batch_id, 0, "w1")
+
+    assert state(rt, batch_id) == "DELIVERED"
+    assert "uploaded" not in provider.calls
+    assert files(provider, batch_id) == 0
