@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ def raises() -> str:
     raise KeyError("in the function")
 
 
-def ends_at_once() -> Iterator[Any]:
+def ends_at_once() -> Generator[Any, Any, str]:
     return "known"
     yield
 

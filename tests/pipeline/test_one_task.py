@@ -156,15 +156,18 @@ def test_an_answer_waits_for_few_commits(
     over(rt, provider, batch_id)
     synced: list[int] = []
 
+    def changes(connection: Any) -> int:
+        return int(connection.connection.dbapi_connection.total_changes)
+
     @event.listens_for(rt.ledger._db.engine, "commit")
     def count(connection: Any) -> None:
         # A transaction that changed nothing writes nothing, and waits for no disk.
-        changed = connection.connection.dbapi_connection.total_changes
+        changed = changes(connection)
         if not told and changed != (synced or before)[-1]:
             synced.append(changed)
 
     with rt.ledger._db.read() as connection:
-        before = [connection.connection.dbapi_connection.total_changes]
+        before = [changes(connection)]
     step(rt, "poll", batch_id)
 
     assert told.keys() == {given[0].task_id}
