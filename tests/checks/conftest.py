@@ -51,7 +51,7 @@ class Rig:
         return fired
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     redis = started_redis(tmp_path_factory.mktemp("redis"))
     with deployment(tmp_path_factory.mktemp("checks"), redis.url) as stack:
