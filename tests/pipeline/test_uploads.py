@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lowtide.clock import SimulatedClock
 from lowtide.deliver import deliver
 from lowtide.errors import ProviderUnavailable
 from lowtide.fetch import fetch
@@ -59,6 +60,20 @@ def test_what_could_not_be_looked_for_before_goes_when_the_batch_is_closed(
     del provider.before["uploaded"]
     deliver(rt, batch_id, None, "w1")
     assert (files(provider, batch_id), state(rt, batch_id)) == (0, "DELIVERED")
+
+
+def test_a_batch_does_not_wait_for_its_files_for_ever(
+    rt: Runtime, provider: Interfering, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = uploaded_and_lost(rt, provider)
+    provider.before["uploaded"] = away
+    answered(rt, batch_id)
+    later = rt.clock.now() + 3601
+    monkeypatch.setattr(rt, "clock", SimulatedClock(later))
+
+    deliver(rt, batch_id, 0, "w1")
+
+    assert (len(told), state(rt, batch_id)) == (2, "DELIVERED")
 
 
 def test_the_file_that_is_kept_stays(
