@@ -52,6 +52,7 @@ class OutcomePipe:
         self.trouble: Exception | None = None
         self._may_write = may_write
         self._backend = app.backend
+        self._collects = collects
         self._pipes = collects and isinstance(self._backend, RedisBackend)
         self._commands: list[tuple[Any, ...]] = []
         self._last_parts: dict[str, tuple[Context, str, Any]] = {}
@@ -167,7 +168,7 @@ class OutcomePipe:
 
     def _finish(self) -> None:
         """Flushes, then counts each chord's newest part as Celery does, which may fire its body."""
-        if self.trouble is not None:
+        if self.trouble is not None or not self._collects:
             return
         try:
             self.flush()
