@@ -324,4 +324,19 @@ def test_a_list_that_cannot_be_read_to_its_end_never_says_that_there_is_none(
 
     with pytest.raises(ProviderUnavailable):
         provider.adopt("b1", since=0.0)
-    assert len(server.calls(LIST)) <= 2
+    assert len(server.calls(LIST)) <= 3
+
+
+def test_a_page_of_a_search_that_fails_is_read_again_alone(
+    server: ScriptedServer, provider: OpenAIProvider
+):
+    first = Reply(200, {"data": [batch(9)], "has_more": True, "last_id": "batch_9"})
+    second = Reply(200, {"data": [batch(8, metadata={METADATA_KEY: "b1"})], "has_more": False})
+    server.on(LIST, first, Reply(500, error()), Reply(503, error()), second)
+
+    found = provider.adopt("b1", since=0.0)
+
+    assert found is not None
+    assert found.id == "batch_8"
+    asked = [call.path.partition("after=")[2] for call in server.calls(LIST)]
+    assert asked == ["", "batch_9", "batch_9", "batch_9"]

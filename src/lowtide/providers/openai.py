@@ -38,6 +38,9 @@ _RUN_RETRIES = 2
 _MULTIPART = {"Content-Type": "multipart/form-data"}
 _PAGE = 100
 _MOST_PAGES = 1_000
+# Of a search through a long list: where one page in twenty fails, hardly any search of fifty
+# pages would come to its end, and each new one begins at the first page.
+_PAGE_RETRIES = 2
 
 
 class OpenAIProvider:
@@ -119,7 +122,7 @@ class OpenAIProvider:
     def adopt(
         self, batch_id: str, *, since: float, input_file_id: str | None = None
     ) -> RemoteBatch | None:
-        for page in self._pages(f"looking for batch {batch_id}"):
+        for page in self._pages(f"looking for batch {batch_id}", retries=_PAGE_RETRIES):
             for remote in page:
                 if _is_ours(remote, batch_id, input_file_id):
                     return remote
@@ -129,7 +132,8 @@ class OpenAIProvider:
 
     def uploaded(self, batch_id: str, *, since: float) -> list[str]:
         name, found = f"{batch_id}.jsonl", list[str]()
-        for rows in self._rows("/files", f"looking for files of batch {batch_id}"):
+        doing = f"looking for files of batch {batch_id}"
+        for rows in self._rows("/files", doing, retries=_PAGE_RETRIES):
             files = [row for row in rows if isinstance(row, dict)]
             found += [str(file["id"]) for file in files if file.get("filename") == name]
             if _all_before([file.get("created_at") for file in files], since):
@@ -273,13 +277,16 @@ class OpenAIProvider:
             if error.details.get("status") not in (404, 405, 409):
                 raise
 
-    def _pages(self, doing: str) -> Iterator[list[RemoteBatch]]:
+    def _pages(self, doing: str, *, retries: int = 0) -> Iterator[list[RemoteBatch]]:
         """All batches of the account, page by page; see `_rows`."""
-        for rows in self._rows("/batches", doing):
+        for rows in self._rows("/batches", doing, retries=retries):
             yield [remote for remote in map(remote_batch, rows) if remote is not None]
 
-    def _rows(self, path: str, doing: str) -> Iterator[list[Any]]:
+    def _rows(self, path: str, doing: str, *, retries: int = 0) -> Iterator[list[Any]]:
         """All that the account has at `path`, page by page as the service orders them.
+
+        A page that fails is asked for again `retries` times, before the whole list counts as
+        unread.
 
         Raises:
             ProviderUnavailable: The list cannot be read to its end.
@@ -287,7 +294,7 @@ class OpenAIProvider:
         query: dict[str, Any] = {"limit": _PAGE}
         seen: set[str] = set()
         for _ in range(_MOST_PAGES):
-            data = self._call("GET", path, doing, query=query)
+            data = self._call("GET", path, doing, query=query, retries=retries)
             rows = data.get("data")
             if not isinstance(rows, list):
                 raise unreadable(self.account, doing, creating=False)
