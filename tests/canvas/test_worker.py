@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from celery import chord, group
+from kombu.utils.uuid import uuid
 
 from tests.canvas import fake_runtime
 from tests.canvas.cases import failure, get
@@ -222,6 +223,47 @@ def test_messages_of_the_old_protocol(world: World, ours: Side) -> None:
     # It knows no index within a group.
     joined = get(chord([ours.summ.s("a"), ours.summ.s("b")], ours.join.s())())
     assert sorted(joined.split("|")) == ["R(a)", "R(b)"]
+
+
+def test_a_message_with_new_headers_and_an_old_body(world: World, ours: Side) -> None:
+    world.worker("w1", "prefork")
+    name, task_id = ours.summ.name, uuid()
+    body = {"task": name, "id": task_id, "args": ["a"], "kwargs": {}}
+    with world.app.producer_or_acquire() as producer:
+        producer.publish(
+            body,
+            routing_key=world.app.conf.task_default_queue,
+            headers={"task": name, "id": task_id},
+            serializer="json",
+            correlation_id=task_id,
+        )
+
+    assert get(world.app.AsyncResult(task_id)) == "R(a)"
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [('[["a"], {}', "application/json"), ("- [a]", "application/x-yaml")],
+)
+def test_a_message_that_cannot_be_read_is_set_aside(
+    world: World, ours: Side, body: str, content_type: str
+) -> None:
+    world.worker("w1", "prefork")
+    task_id = uuid()
+    with world.app.producer_or_acquire() as producer:
+        producer.publish(
+            body,
+            routing_key=world.app.conf.task_default_queue,
+            headers={"task": ours.summ.name, "id": task_id},
+            content_type=content_type,
+            content_encoding="utf-8",
+            correlation_id=task_id,
+        )
+
+    until(lambda: world.redis.llen(world.app.conf.task_default_queue) == 0, "the message is taken")
+    assert get(ours.summ.delay("b")) == "R(b)"
+    until(lambda: held_by(world, "w1") == 0, "its message is let go")
+    assert world.app.AsyncResult(task_id).state == "PENDING"
 
 
 @pytest.mark.parametrize("world", [{"CANVAS_EXPIRES": "1"}], indirect=True)
