@@ -294,6 +294,8 @@ def test_an_answer_that_comes_twice_counts_once(world: World, ours: Side) -> Non
 
     assert get(result) == ["R(a)", "R(b)", "R(c)"]
     assert ours.notes(2) == ["R(a)", "['R(a)', 'R(b)', 'R(c)']"]
+    # The worker notes them after their results are stored.
+    until(lambda: world.redis.llen(fake_runtime.RESUMED) >= 8, "all are resumed")
     ended = [entry.decode().split()[1] for entry in world.redis.lrange(fake_runtime.RESUMED, 0, -1)]
     assert Counter(ended) == {"SUCCESS": 4, "SKIPPED": 4}
 
