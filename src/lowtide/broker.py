@@ -26,6 +26,8 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from lowtide.bell import Bell
+
 # kombu's annotations are few and partly wrong.
 _Channel: Any = kombu_redis.Channel
 _QoS: Any = kombu_redis.QoS
@@ -37,9 +39,11 @@ _Mixin: Any = object
 # Messages that one round trip takes at most. A worker is then busy with them for some ms, and its
 # queues take turns after that.
 _TOGETHER = 16
-# A script cannot wait. So an idle consumer waits at one of its queues after the other, for as long
-# as this in all, in seconds, and then looks at all of them again.
-_IDLE = 0.05
+# A script cannot wait. So an idle consumer listens to a bell at each queue, and looks again by
+# itself after so many seconds: bells are not told of messages with a priority.
+_IDLE = 0.2
+# Further queues share the bells, whose connections come out of the channel's few.
+_MOST_BELLS = 6
 
 
 class QoS(_QoS):  # type: ignore[misc, unused-ignore]
@@ -74,22 +78,25 @@ class _Takes(_Mixin):
 
     QoS = QoS
     _asked: Sequence[str] = ()
-    _waits = 0
-    _waits_left = 0
+    _looked = 0.0
+    _is_idle = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._unnoted: set[str] = set()
+        self._bells: list[Bell] = []
         super().__init__(*args, **options)
 
     def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's own
         queues = self._queue_cycle.consume(len(self.active_queues))
         if not queues:
             return
-        self._asked = () if self._waits_left else self._by_priority(queues)
-        command = self._take() if self._asked else self._wait(queues)
+        if self._is_idle:
+            self._listen()
+            return
+        self._asked = self._by_priority(queues)
         self._in_poll = self.client.connection
-        self._brpop_sent_at = monotonic()
-        self.client.connection.send_command(*command)
+        self._brpop_sent_at = self._looked = monotonic()
+        self.client.connection.send_command(*self._take())
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **options: Any) -> Any:  # noqa: FBT001 - kombu's own
         # What is never acknowledged, such as replies to `celery inspect`, is taken and no more.
@@ -109,12 +116,17 @@ class _Takes(_Mixin):
         keys = map(self._named, names)
         return ["EVAL", _script(), len(names), *keys, repr(time()), noted, room]
 
-    def _wait(self, queues: Sequence[str]) -> list[Any]:
-        # Nothing is taken: the next message goes back to where it was, in one step.
-        queue = self._named(queues[self._waits % len(queues)])
-        self._waits += 1
-        self._waits_left -= 1
-        return ["BLMOVE", queue, queue, "RIGHT", "RIGHT", _IDLE / len(queues)]
+    def _listen(self) -> None:
+        queues = [self._named(queue) for queue in sorted(self.active_queues)]
+        count = min(len(queues), _MOST_BELLS)
+        while len(self._bells) < count:
+            self._bells.append(Bell(self, self._rung))
+        for number in range(count):
+            self._bells[number].listen(queues[number::count], _IDLE)
+
+    def _rung(self, found: bytes | None) -> None:
+        if found is not None or monotonic() - self._looked >= _IDLE:
+            self._is_idle = False
 
     def _brpop_read(self, **options: Any) -> bool:
         try:
@@ -124,12 +136,8 @@ class _Takes(_Mixin):
                 # The next round connects again.
                 self.client.connection.disconnect()
                 raise
-            if not self._asked:
-                # Something came: it is taken at once. Nothing: the next queue has its turn.
-                self._waits_left = 0 if found else self._waits_left
-                raise Empty
             if not found:
-                self._waits_left = len(self.active_queues)
+                self._is_idle = True
                 raise Empty
             self._give_out(found)
             return True

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import select
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from queue import Empty
 from typing import Any
 
@@ -14,6 +16,8 @@ from kombu.connection import Connection
 from kombu.entity import Queue
 from kombu.messaging import Consumer
 from redis import Redis
+
+from lowtide import broker
 
 pytestmark = pytest.mark.leaves_keys("*")
 QUEUES = [Queue("first", routing_key="first"), Queue("second", routing_key="second")]
@@ -94,37 +98,148 @@ def test_what_a_dead_consumer_had_is_given_to_another(redis_url: str) -> None:
             assert drain(other, 1) == ["a"]
 
 
-def test_an_idle_consumer_waits_at_each_queue_and_takes_nothing_by_waiting(
+def turns(channel: Any, count: int = 1) -> None:
+    """Lets a worker's event loop go round."""
+    for _ in range(count):
+        with suppress(Empty):
+            channel.connection.cycle.get(None, timeout=0.05)
+
+
+def test_an_idle_consumer_hears_of_a_message_at_any_queue_and_takes_nothing_by_waiting(
+    connection: Connection, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker, "_IDLE", 60.0)
+    got: list[Any] = []
+    channel = consuming(connection, got.append, prefetch=10)
+    poller = channel.connection.cycle
+    for queue in [*QUEUES, *reversed(QUEUES)]:
+        turns(channel, 5)
+        send(connection, queue, queue.name)
+        # Long before it would look by itself.
+        ready = select.select(list(poller.fds), [], [], 20)[0]
+        assert [poller.fds[fd][1] for fd in ready] == ["BLMOVE"]
+        assert redis.llen(queue.name) == 1
+        turns(channel, 5)
+        assert redis.llen(queue.name) == 0
+
+    assert [message.decode() for message in got] == ["first", "second", "second", "first"]
+
+
+def test_an_idle_consumer_looks_by_itself_a_few_times_a_second(
     connection: Connection, redis: Redis
 ) -> None:
-    channel = connection.channel()
-    for queue in QUEUES:
-        queue(channel).declare()
-        channel.basic_consume(
-            queue.name, no_ack=False, callback=lambda _: None, consumer_tag=queue.name
-        )
-    channel.client.connection = channel.client.connection_pool.get_connection()
+    def looks() -> int:
+        return redis.info("commandstats").get("cmdstat_eval", {}).get("calls", 0)
 
-    def turn() -> str:
-        channel._brpop_start()
-        asked = "take" if channel._asked else "wait"
-        try:
-            channel._brpop_read()
-        except Empty:
-            return asked
-        return f"{asked}n"
+    channel = consuming(connection, lambda _: None, prefetch=10)
+    turns(channel, 5)
+    before, since = looks(), time.monotonic()
+    while time.monotonic() - since < 1:
+        turns(channel)
 
-    assert [turn() for _ in range(4)] == ["take", "wait", "wait", "take"]
+    assert 1 <= looks() - before <= 6
+
+
+def test_bells_whose_connection_is_lost_ring_again(
+    connection: Connection, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker, "_IDLE", 60.0)
+    got: list[Any] = []
+    channel = consuming(connection, got.append, prefetch=10)
+    turns(channel, 5)
+    waiting_there = [each for each in redis.client_list() if each["cmd"] == "blmove"]
+    assert len(waiting_there) == len(QUEUES)
+    for each in waiting_there:
+        redis.client_kill(each["addr"])
+    # A worker takes it for a lost broker and begins anew.
+    for _ in QUEUES:
+        with pytest.raises(channel.connection_errors):
+            turns(channel, 5)
+
+    turns(channel, 5)
     send(connection, QUEUES[0], "a")
-    assert turn() == "wait"
-    assert turn() == "taken"
-    assert turn() == "take"
-    send(connection, QUEUES[1], "b")
-    # Wherever it waits, the message stays in its queue until it is taken by the script.
-    while (last := turn()) == "wait":
-        assert redis.llen("second") == 1
-    assert last == "taken"
-    assert redis.llen("second") == 0
+    turns(channel, 5)
+
+    assert [message.decode() for message in got] == ["a"]
+
+
+def test_a_bell_that_nothing_comes_from_is_hung_anew(
+    connection: Connection, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hung() -> set[str]:
+        return {each["addr"] for each in redis.client_list() if each["cmd"] == "blmove"}
+
+    channel = consuming(connection, lambda _: None, prefetch=10)
+    monkeypatch.setattr(broker, "_IDLE", 60.0)
+    turns(channel, 5)
+    before = hung()
+    # So much longer than a wait has passed that the other end must be gone.
+    for bell in channel._bells:
+        bell._since -= 1000
+    turns(channel, 5)
+
+    assert len(before) == len(hung()) == len(QUEUES)
+    assert not before & hung()
+
+
+def test_who_waits_for_an_event_waits_no_longer_than_asked(connection: Connection) -> None:
+    with (
+        Consumer(connection.channel(), QUEUES, callbacks=[lambda *_: None]),
+        pytest.raises(TimeoutError),
+    ):
+        connection.drain_events(timeout=0.7)
+
+
+def test_a_message_with_a_priority_is_found_without_a_bell(connection: Connection) -> None:
+    got: list[Any] = []
+    channel = consuming(connection, got.append, prefetch=10)
+    turns(channel, 5)
+    send(connection, QUEUES[1], "urgent", priority=9)
+
+    deadline = time.monotonic() + 20
+    while not got and time.monotonic() < deadline:
+        turns(channel)
+
+    assert [message.decode() for message in got] == ["urgent"]
+
+
+def test_more_queues_than_bells(connection: Connection) -> None:
+    many = [Queue(f"q{number}", routing_key=f"q{number}") for number in range(20)]
+    got: list[str] = []
+
+    def keep(body: str, message: Any) -> None:
+        got.append(body)
+        message.ack()
+
+    with Consumer(connection.channel(), many, callbacks=[keep], prefetch_count=100):
+        with suppress(TimeoutError):
+            connection.drain_events(timeout=0.5)
+        for queue in many:
+            send(connection, queue, queue.name)
+        deadline = time.monotonic() + 20
+        while len(got) < len(many) and time.monotonic() < deadline:
+            connection.drain_events(timeout=20)
+
+    assert sorted(got) == sorted(queue.name for queue in many)
+
+
+def test_a_consumer_that_ends_leaves_no_connection(redis_url: str, redis: Redis) -> None:
+    def connected() -> int:
+        return len(redis.client_list())
+
+    before = connected()
+    with (
+        Connection(redis_url, transport="lowtide.broker:Transport") as opened,
+        Consumer(opened.channel(), QUEUES, callbacks=[lambda *_: None]),
+    ):
+        with suppress(TimeoutError):
+            opened.drain_events(timeout=0.5)
+        assert connected() > before + len(QUEUES)
+
+    deadline = time.monotonic() + 20
+    while connected() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert connected() == before
 
 
 def test_what_is_not_acknowledged_is_taken_and_no_more(
