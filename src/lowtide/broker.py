@@ -78,6 +78,7 @@ class _Takes(_Mixin):
 
     QoS = QoS
     _asked: Sequence[str] = ()
+    _room = _TOGETHER
     _looked = 0.0
     _is_idle = False
 
@@ -112,9 +113,9 @@ class _Takes(_Mixin):
     def _take(self) -> list[Any]:
         names = [self.unacked_key, self.unacked_index_key, *self._asked]
         noted = "".join(str(int(self._queue(name) not in self._unnoted)) for name in self._asked)
-        room = min(self.qos.can_consume_max_estimate() or 1, _TOGETHER)
+        self._room = min(self.qos.can_consume_max_estimate() or 1, _TOGETHER)
         keys = map(self._named, names)
-        return ["EVAL", _script(), len(names), *keys, repr(time()), noted, room]
+        return ["EVAL", _script(), len(names), *keys, repr(time()), noted, self._room]
 
     def _listen(self) -> None:
         queues = [self._named(queue) for queue in sorted(self.active_queues)]
@@ -136,8 +137,9 @@ class _Takes(_Mixin):
                 # The next round connects again.
                 self.client.connection.disconnect()
                 raise
+            # Where it left room, no more was there; after what is not noted it stopped by itself.
+            self._is_idle = len(found) < 3 * self._room and b"" not in found[-1:]
             if not found:
-                self._is_idle = True
                 raise Empty
             self._give_out(found)
             return True
