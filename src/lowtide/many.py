@@ -7,7 +7,7 @@ from itertools import islice
 from time import monotonic
 from typing import Any
 
-from celery import Celery
+from celery import Celery, states
 from celery.exceptions import TimeoutError as NotYet
 from celery.result import AsyncResult, GroupResult
 from vine.synchronization import barrier
@@ -26,6 +26,8 @@ class ManyResults(GroupResult):
     """
 
     _results: list[Any] | None = None
+    _failed: Any = None
+    _look_again = 0.0
 
     def __init__(self, id: str | None = None, results: Any = None, **options: Any) -> None:  # noqa: A002 - Celery's name
         self._listens = False
@@ -53,6 +55,11 @@ class ManyResults(GroupResult):
     def results(self, members: Any) -> None:
         self._results = members
 
+    @property
+    def backend(self) -> Any:
+        """Where the members' results are: calls may name another place than the app's."""
+        return self.results[0].backend if len(self) else super().backend
+
     def __len__(self) -> int:
         return len(self._ids if self._results is None else self._results)
 
@@ -60,6 +67,21 @@ class ManyResults(GroupResult):
         """Calls `callback` when all have ended."""
         self._listen()
         return super().then(callback, on_error, weak=weak)
+
+    def maybe_throw(self, callback: Any = None, propagate: bool = True) -> None:  # noqa: FBT001, FBT002 - Celery's signature
+        """Raises what one of the members failed with.
+
+        Who waits for a chord has this called with each message that comes, where Celery's reads
+        every member's result each time. This one looks no oftener than takes a small share of the
+        time: a failure may be told some looks later.
+        """
+        if callback is not None or not hasattr(self.backend, "mget"):
+            super().maybe_throw(callback=callback, propagate=propagate)
+            return
+        if monotonic() >= self._look_again:
+            self._look()
+        if self._failed is not None:
+            self._failed.maybe_throw(propagate=propagate)
 
     def iter_native(
         self,
@@ -91,6 +113,17 @@ class ManyResults(GroupResult):
                 on_interval()
             if pending:
                 _wait_for_one(next(reversed(pending.values())), wait, end)
+
+    def _look(self) -> None:
+        """Reads the results of members that are not known yet; finds one that failed."""
+        began = monotonic()
+        unknown = {result.id: result for result in self.results if result._cache is None}  # noqa: SLF001
+        for task_id, outcome in self._ready(list(unknown), None):
+            unknown[task_id]._maybe_set_cache(outcome)  # noqa: SLF001 - as Celery's own do
+        known = (result for result in self.results if result._cache is not None)  # noqa: SLF001
+        failed = (each for each in known if each._cache["status"] in states.PROPAGATE_STATES)  # noqa: SLF001
+        self._failed = next(failed, None)
+        self._look_again = monotonic() + (monotonic() - began) / _LOOKING
 
     def _ready(self, ids: list[str], on_message: Any) -> Iterator[tuple[str, Any]]:
         some = iter(ids)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from celery import Celery, Task, shared_task
 from celery.result import GroupResult
 
-from lowtide import carried, demands, hidden, lifetimes
+from lowtide import carried, demands, hidden, lifetimes, listening
 from lowtide.calls import CHAT, Call, to_call
 from lowtide.carried import DEADLINE_HEADER, due_at
 from lowtide.durations import parse_duration
@@ -186,7 +186,8 @@ class BatchTask(Task):
         if not hidden.shows_prompts(self.app):
             options.setdefault("argsrepr", hidden.veil(args or ()))
             options.setdefault("kwargsrepr", hidden.veil(kwargs or {}))
-        result: BatchResult = super().apply_async(args, kwargs, *positional, **options)
+        with listening.later(self.app.backend):
+            result: BatchResult = super().apply_async(args, kwargs, *positional, **options)
         return carried.read_from(result, headers)
 
     def retry(self, *args: Any, max_retries: int | None = None, **options: Any) -> Any:

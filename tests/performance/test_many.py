@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 import sys
 import threading
 
 import pytest
-from celery import Celery
 from celery.exceptions import TimeoutError as NotYet
 
-from lowtide import BatchTask
+from tests.performance.shop import calls, subscriptions
 
 
-def shop(url: str) -> Celery:
-    app = Celery("shop", broker=url, backend=url, set_as_current=False)
-
-    @app.task(name="shop.ask", base=BatchTask, model="gpt-5-mini")
-    def ask(text: str) -> str:
-        return text
-
-    return app
-
-
-def subscriptions(redis) -> int:
-    calls: int = redis.info("commandstats").get("cmdstat_subscribe", {}).get("calls", 0)
-    return calls
-
-
-def test_no_result_is_listened_to_before_it_is_waited_for(redis_url, redis) -> None:
-    app = shop(redis_url)
+def test_no_result_is_listened_to_before_it_is_waited_for(app, redis) -> None:
     before = subscriptions(redis)
 
     results = app.tasks["shop.ask"].delay_many(["a"] * 700)
@@ -38,12 +22,10 @@ def test_no_result_is_listened_to_before_it_is_waited_for(redis_url, redis) -> N
     assert subscriptions(redis) - before <= 1
     # 500 calls to a message, at most.
     assert redis.llen("celery") == 2
-    redis.delete("celery", "_kombu.binding.celery")
     results.forget()
 
 
-def test_members_are_made_when_they_are_asked_for(redis_url, redis) -> None:
-    app = shop(redis_url)
+def test_members_are_made_when_they_are_asked_for(app) -> None:
 
     results = app.tasks["shop.ask"].delay_many(["a", "b"], task_ids=["one", "two"])
 
@@ -53,13 +35,10 @@ def test_members_are_made_when_they_are_asked_for(redis_url, redis) -> None:
     assert pickle.loads(pickle.dumps(results)).results == results.results
     with pytest.raises(ValueError, match="1 task ids for 2 calls"):
         app.tasks["shop.ask"].delay_many(["a", "b"], task_ids=["one"])
-    redis.delete("celery", "_kombu.binding.celery")
 
 
-def test_waiting_for_many_listens_to_few(redis_url, redis) -> None:
-    app = shop(redis_url)
+def test_waiting_for_many_listens_to_few(app, redis) -> None:
     results = app.tasks["shop.ask"].delay_many(range(2_500))
-    redis.delete("celery", "_kombu.binding.celery")
     before = subscriptions(redis)
 
     ending = threading.Thread(
@@ -77,10 +56,8 @@ def test_waiting_for_many_listens_to_few(redis_url, redis) -> None:
     results.forget()
 
 
-def test_results_come_as_they_end_and_a_failure_is_raised(redis_url, redis) -> None:
-    app = shop(redis_url)
+def test_results_come_as_they_end_and_a_failure_is_raised(app) -> None:
     results = app.tasks["shop.ask"].delay_many(["a", "b", "c"])
-    redis.delete("celery", "_kombu.binding.celery")
 
     app.backend.mark_as_done(results[1].id, "second")
     coming = results.iter_native(timeout=20)
@@ -95,10 +72,8 @@ def test_results_come_as_they_end_and_a_failure_is_raised(redis_url, redis) -> N
     results.forget()
 
 
-def test_waiting_ends_with_its_timeout(redis_url, redis) -> None:
-    app = shop(redis_url)
+def test_waiting_ends_with_its_timeout(app) -> None:
     results = app.tasks["shop.ask"].delay_many(["a", "b"])
-    redis.delete("celery", "_kombu.binding.celery")
     app.backend.mark_as_done(results[0].id, "done")
 
     with pytest.raises(NotYet):
@@ -106,10 +81,10 @@ def test_waiting_ends_with_its_timeout(redis_url, redis) -> None:
     results.forget()
 
 
-def test_an_app_that_did_not_get_all_ends_silently(redis_url, redis) -> None:
+def test_an_app_that_did_not_get_all_ends_silently(app, redis_url) -> None:
     program = f"""
 from celery.exceptions import TimeoutError
-from tests.performance.test_many import shop
+from tests.performance.shop import shop
 ask = shop({redis_url!r}).tasks["shop.ask"]
 ask.delay_many(range(300))
 kept = ask.delay_many(range(300))
@@ -123,13 +98,10 @@ except TimeoutError:
     )
 
     assert (ran.stdout, ran.stderr) == ("not yet\n", "")
-    redis.delete("celery", "_kombu.binding.celery")
 
 
-def test_all_are_listened_to_when_somebody_waits(redis_url, redis) -> None:
-    app = shop(redis_url)
+def test_all_are_listened_to_when_somebody_waits(app) -> None:
     results = app.tasks["shop.ask"].delay_many(["a", "b"])
-    redis.delete("celery", "_kombu.binding.celery")
     called: list[object] = []
     results.then(called.append)
 
@@ -139,3 +111,61 @@ def test_all_are_listened_to_when_somebody_waits(redis_url, redis) -> None:
     assert results.get(timeout=10) == ["done", "done"]
     assert called == [results]
     results.forget()
+
+
+def test_results_are_read_where_the_calls_say(app) -> None:
+    app.conf.lowtide = {"results": {"other": "cache+memory://"}}
+    results = app.tasks["shop.ask"].delay_many(["a", "b"], result_backend="other")
+
+    for result in results:
+        result.backend.mark_as_done(result.id, "there")
+    assert app.backend.get(app.backend.get_key_for_task(results[0].id)) is None
+
+    assert results.get(timeout=10) == ["there", "there"]
+    results.forget()
+
+
+def test_who_waits_for_a_chord_reads_its_members_a_few_times(app, redis) -> None:
+    """Celery reads every member with each message that comes."""
+    members = 500
+    whole = app.tasks["shop.ask"].delay_many(range(members), chord=app.tasks["shop.plain"].s())
+    waiting = threading.Thread(target=lambda: found.append(whole.get(timeout=20)))
+    found: list[object] = []
+    before = subscriptions(redis)
+    waiting.start()
+    while subscriptions(redis) == before and waiting.is_alive():
+        pass
+    reads = calls(redis, "get")
+    message = json.dumps({"task_id": whole.id, "status": "STARTED", "result": None})
+    for _ in range(50):
+        redis.publish(app.backend.get_key_for_task(whole.id), message)
+    app.backend.mark_as_done(whole.id, "all")
+    waiting.join(20)
+
+    assert found == ["all"]
+    assert calls(redis, "get") - reads < members
+    whole.parent.forget()
+
+
+def test_a_member_that_fails_ends_the_wait_for_its_chord(app) -> None:
+    whole = app.tasks["shop.ask"].delay_many(["a", "b"], chord=app.tasks["shop.plain"].s())
+    found: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            whole.get(timeout=20)
+        except ValueError as error:
+            found.append(error)
+
+    whole.parent.maybe_throw()
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    app.backend.mark_as_done(whole.parent[0].id, "done")
+    app.backend.mark_as_failure(whole.parent[1].id, ValueError("second"))
+    waiting.join(20)
+
+    assert [str(error) for error in found] == ["second"]
+    with pytest.raises(ValueError, match="second"):
+        whole.parent.maybe_throw()
+    assert whole.parent.maybe_throw(propagate=False) is None
+    whole.parent.forget()
