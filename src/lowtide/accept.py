@@ -209,8 +209,9 @@ def known_answer(
 
 def earlier_answers(task: BatchTask, context: Context) -> Sequence[Outcome]:
     """What a generator that is retried was answered before: it is not asked for again."""
-    in_steps = task.moderate or inspect.isgeneratorfunction(inspect.unwrap(task.build))
-    if not context.retries or not in_steps:
+    if not context.retries:
+        return ()
+    if not task.moderate and not inspect.isgeneratorfunction(inspect.unwrap(task.build)):
         return ()
     rt = runtime.of(task.app)
     for retries in range(context.retries - 1, -1, -1):

@@ -23,17 +23,16 @@ from typing import Any
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from lowtide.bell import Bell
+from lowtide.celery_seam import parse
 
 # kombu's annotations are few and partly wrong.
 _Channel: Any = kombu_redis.Channel
 _QoS: Any = kombu_redis.QoS
 _remember: Any = virtual.QoS.append
 _decoded: Any = bytes_to_str
-_message: Any = loads
 _SentinelChannel: Any = kombu_redis.SentinelChannel
 _Mixin: Any = object
 # Messages that one round trip takes at most. A worker is then busy with them for some ms, and its
@@ -81,6 +80,7 @@ class _Takes(_Mixin):
     _room = _TOGETHER
     _looked = 0.0
     _is_idle = False
+    _kept: Any = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._unnoted: set[str] = set()
@@ -163,7 +163,7 @@ class _Takes(_Mixin):
                     break  # the consumer was cancelled meanwhile
                 taken.popleft()
                 self._queue_cycle.rotate(queue)
-                self.connection._deliver(_message(_decoded(message)), queue)  # noqa: SLF001
+                self.connection._deliver(parse(message), queue)  # noqa: SLF001
         finally:
             # What nobody was given must not wait until this consumer counts as dead. Where the
             # connection is lost it goes back with it, like all that it holds.
@@ -177,6 +177,18 @@ class _Takes(_Mixin):
         if self.connection.client is None:
             raise RedisConnectionError("The connection to the broker is closed")
         return super()._connparams(asynchronous=asynchronous)
+
+    def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's own
+        """A client; for what is done at once always the same one, as long as its pool lives.
+
+        kombu makes one for each command, which takes as long as the command. It is no more than
+        its pool, and safe for threads.
+        """
+        if asynchronous:
+            return super()._create_client(asynchronous=True)
+        if self._kept is None or self._kept.connection_pool is not self.pool:
+            self._kept = super()._create_client()
+        return self._kept
 
     def _named(self, key: str) -> str:
         return f"{self.global_keyprefix}{key}"

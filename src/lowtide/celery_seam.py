@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
+from contextlib import suppress
 from typing import Any
 
+import msgspec
 from celery import Celery, current_app
 from kombu import serialization
 from kombu.utils import encoding
-from kombu.utils.json import object_hook
+from kombu.utils import json as kombu_json
 
 _kombu: Any = serialization
 _encoding: Any = encoding
-_decoder = json.JSONDecoder(object_hook=object_hook)
+_decoder = json.JSONDecoder(object_hook=kombu_json.object_hook)
+JSON = ("application/json", "utf-8")
+"""Content type and encoding of a body in JSON."""
+# What kombu's JSON has for types that JSON has not.
+_TYPED = b"__type__"
 
 
 def this_app() -> Celery:
@@ -22,6 +29,10 @@ def this_app() -> Celery:
 
 def dump(value: Any, serializer: str) -> tuple[str, str, bytes]:
     """(content type, content encoding, data) of `value`, as kombu serializes message bodies."""
+    if serializer == "json" and _is_kombus_own() and _is_plain(value):
+        # Half of an emoji is for kombu, which escapes it; so is a number of more than 64 bits.
+        with suppress(UnicodeEncodeError, OverflowError):
+            return *JSON, msgspec.json.encode(value)
     content_type, content_encoding, data = _kombu.dumps(value, serializer)
     return content_type, content_encoding, data.encode() if isinstance(data, str) else bytes(data)
 
@@ -30,14 +41,60 @@ def load(app: Celery, data: bytes, content_type: str, content_encoding: str) -> 
     """What `dump` serialized.
 
     Raises:
-        kombu.exceptions.ContentDisallowed: The app does not accept the content type.
+        kombu.exceptions.ContentDisallowed: The app does not accept the content type. JSON, which
+            can do no harm, is always read.
     """
-    accepted = app.conf.accept_content
-    if content_type == "application/json" and (accepted is None or "json" in accepted):
-        # As kombu does it, but for making a decoder each time.
-        return _decoder.decode(data.decode(content_encoding))
-    accept = _kombu.prepare_accept_content(accepted)
+    if (content_type, content_encoding) == JSON and _is_kombus_own():
+        return parse(data)
+    accept = _kombu.prepare_accept_content(app.conf.accept_content)
     return _kombu.loads(data, content_type, content_encoding, accept=accept)
+
+
+def payload(message: Any) -> Any:
+    """The decoded body of a message, also for those who ask it for its payload later.
+
+    Raises:
+        kombu.exceptions.DecodeError: It cannot be read.
+        kombu.exceptions.ContentDisallowed: The consumer does not accept the content type.
+    """
+    content = (message.content_type, message.content_encoding)
+    if content == JSON and JSON[0] in (message.accept or ()) and _is_kombus_own():
+        body = message.body
+        with suppress(ValueError, RecursionError):
+            message._decoded_cache = parse(body.encode() if isinstance(body, str) else body)  # noqa: SLF001
+    return message.payload
+
+
+def parse(data: bytes) -> Any:
+    """JSON as kombu reads it, by a faster parser where it reads the same.
+
+    Raises:
+        ValueError: It is no JSON.
+    """
+    if _TYPED not in data:
+        # Some is JSON to Python's parser alone: NaN, 1e999, half of an emoji.
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return msgspec.json.decode(data)
+    return _decoder.decode(data.decode())
+
+
+def _is_kombus_own() -> bool:
+    """Whether nobody has put a serializer of another kind in the place of kombu's "json"."""
+    known = _kombu.registry
+    reads, writes = known._decoders.get(JSON[0]), known._encoders.get("json")  # noqa: SLF001
+    return reads is kombu_json.loads and writes[2] is kombu_json.dumps
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether `value` is made of JSON's own types alone."""
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:
+        return True
+    if kind is list or kind is tuple:
+        return all(map(_is_plain, value))
+    if kind is dict:
+        return all(type(key) is str and _is_plain(item) for key, item in value.items())
+    return kind is float and math.isfinite(value)
 
 
 def shown(value: Any) -> str:

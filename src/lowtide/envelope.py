@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 from celery import Celery
 from celery.app.task import Context
 
 from lowtide import errors
-from lowtide.celery_seam import dump, load
+from lowtide.celery_seam import JSON, dump, load
 from lowtide.errors import EnvelopeError, LowtideError
 from lowtide.lane import Lane
 from lowtide.request import unpack as unpack_request
@@ -28,12 +27,10 @@ VERSION = 1
 Outcome: TypeAlias = tuple[str, dict[str, Any]] | LowtideError
 """How a request ended: (endpoint, response body) as the provider answered, or the error."""
 
-_JSON = ("application/json", "utf-8")
 _NO_LANE = Lane("", "", "")
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """A task message's body: (args, kwargs, {callbacks, errbacks, chain, chord}), serialized."""
 
     data: bytes
@@ -110,7 +107,7 @@ class Envelope(msgspec.Struct, array_like=True, kw_only=True):
         return cls(
             body=body.data,
             accepted_at=time.time(),
-            content=None if content == _JSON else content,
+            content=None if content == JSON else content,
             retries=context.retries or 0,
             root_id=_unless(context.root_id, context.id),
             parent_id=context.parent_id,
@@ -145,7 +142,7 @@ class Envelope(msgspec.Struct, array_like=True, kw_only=True):
         `expires` is not part of it: a call that was accepted in time does not expire because
         the provider takes its time, nor does its retry.
         """
-        content_type, content_encoding = self.content or _JSON
+        content_type, content_encoding = self.content or JSON
         args, kwargs, embed = Body(self.body, content_type, content_encoding).load(app)
         exchange, routing_key, priority = self.delivery or (None, None, None)
         request: dict[str, Any] = {

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -36,12 +36,11 @@ def events_of(world: World) -> Iterator[list[dict[str, Any]]]:
         with world.app.connection() as connection:
             receiver = world.app.events.Receiver(connection, handlers={"*": seen.append})
             with receiver.consumer_context() as (own, _, _):
-                listening.set()
                 while not stop.is_set():
-                    try:
+                    with suppress(TimeoutError):
                         own.drain_events(timeout=0.1)
-                    except TimeoutError:
-                        continue
+                    # It subscribes as it first waits.
+                    listening.set()
 
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()

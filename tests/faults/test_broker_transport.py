@@ -228,6 +228,25 @@ def test_more_queues_than_bells(connection: Connection) -> None:
     assert sorted(got) == sorted(queue.name for queue in many)
 
 
+def test_one_client_serves_a_channel_until_its_connections_are_closed(
+    connection: Connection,
+) -> None:
+    channel = connection.channel()
+    with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
+        assert first is second
+        assert first.ping()
+    # What consumers wait with is their own.
+    assert channel._create_client(asynchronous=True) is not channel._create_client(
+        asynchronous=True
+    )
+
+    channel._disconnect_pools()
+
+    with channel.conn_or_acquire() as third:
+        assert third is not first
+        assert third.ping()
+
+
 def test_a_consumer_that_ends_leaves_no_connection(redis_url: str, redis: Redis) -> None:
     def connected() -> int:
         return len(redis.client_list())
