@@ -26,7 +26,7 @@ _PEERS = {
 }
 _CALLS, _SIZE = 5_000, 300
 # As for the peers: a batch of all calls is sent at once, and looked at every 0.2 s.
-_SETTINGS = {"BENCH_WAIT": "500ms", "BENCH_POLL": "200ms", "BENCH_TICK": "100ms"}
+_SETTINGS = {"BENCH_WAIT": "500ms", "BENCH_POLL": "200ms", "BENCH_TICK": "50ms"}
 _PATIENCE = 600.0
 
 

@@ -156,5 +156,5 @@ def _compared(
             [each.seconds for each in batch],
             [each.seconds for each in plain],
             unit="s",
-            note="waits for the buffer's age (5 s) included; " + note,
+            note="; ".join(filter(None, ("waits for the buffer's age (5 s) included", note))),
         )

@@ -204,7 +204,7 @@ def _headers(
     }
 
 
-def _chord(app: Celery, chord: Any, results: GroupResult) -> tuple[Any, GroupResult | AsyncResult]:
+def _chord(app: Celery, chord: Any, results: ManyResults) -> tuple[Any, GroupResult | AsyncResult]:
     """Prepares a chord over `results`: its body as a dict, and what to give to the caller."""
     if chord is None:
         return None, results
@@ -212,7 +212,7 @@ def _chord(app: Celery, chord: Any, results: GroupResult) -> tuple[Any, GroupRes
     body = maybe_signature(chord, app=app).clone()
     body["chord_size"] = len(results)
     result = body.freeze()
-    result.parent = results
+    results.belong_to(result)
     if len(results):
         app.backend.set_chord_size(results.id, len(results))
         app.backend.apply_chord((results.id, results.results), body)

@@ -32,7 +32,8 @@ def dump(value: Any, serializer: str) -> tuple[str, str, bytes]:
     if serializer == "json" and _is_kombus_own() and _is_plain(value):
         # Half of an emoji is for kombu, which escapes it; so is a number of more than 64 bits.
         with suppress(UnicodeEncodeError, OverflowError):
-            return *JSON, msgspec.json.encode(value)
+            # With spaces, as kombu writes it: so it is what the codec's dictionary knows.
+            return *JSON, msgspec.json.format(msgspec.json.encode(value), indent=0)
     content_type, content_encoding, data = _kombu.dumps(value, serializer)
     return content_type, content_encoding, data.encode() if isinstance(data, str) else bytes(data)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from time import monotonic
@@ -28,6 +29,7 @@ class ManyResults(GroupResult):
     _results: list[Any] | None = None
     _failed: Any = None
     _look_again = 0.0
+    _chord: weakref.ref[AsyncResult] | None = None
 
     def __init__(self, id: str | None = None, results: Any = None, **options: Any) -> None:  # noqa: A002 - Celery's name
         self._listens = False
@@ -43,6 +45,11 @@ class ManyResults(GroupResult):
         made = cls(group, app=app)
         made._ids, made._make = ids, make
         return made
+
+    def belong_to(self, chord: AsyncResult) -> None:
+        """Notes that the members are the header of a chord with that result."""
+        self._chord = weakref.ref(chord)
+        chord.parent = self
 
     @property
     def results(self) -> Any:
@@ -73,12 +80,13 @@ class ManyResults(GroupResult):
 
         Who waits for a chord has this called with each message that comes, where Celery's reads
         every member's result each time. This one looks no oftener than takes a small share of the
-        time: a failure may be told some looks later.
+        time, and once more when the chord has ended: a failure may be told a little later.
         """
         if callback is not None or not hasattr(self.backend, "mget"):
             super().maybe_throw(callback=callback, propagate=propagate)
             return
-        if monotonic() >= self._look_again:
+        chord = None if self._chord is None else self._chord()
+        if monotonic() >= self._look_again or (chord is not None and chord._cache is not None):  # noqa: SLF001
             self._look()
         if self._failed is not None:
             self._failed.maybe_throw(propagate=propagate)

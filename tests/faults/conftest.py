@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kombu.connection import Connection
 from sqlalchemy import func, select
 
 from lowtide.clock import SystemClock
@@ -69,3 +70,10 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
             return Bench(deployment, client, listener)
 
         yield make
+
+
+@pytest.fixture
+def connection(redis_url: str) -> Iterator[Connection]:
+    """To the test's Redis as a broker, by lowtide's transport."""
+    with Connection(redis_url, transport="lowtide.broker:Transport") as opened:
+        yield opened
