@@ -54,11 +54,7 @@ def ways(running: Stack) -> tuple[Callable[[Sequence[str]], float], ...]:
     from tasks.summarize import summarize
 
     app.finalize()
-    results, buffers = running.client(1), running.client(_LANE_DATABASE)
-
-    def waiting() -> int:
-        lanes = buffers.smembers(keys.lanes("lowtide"))
-        return sum(buffers.hlen(keys.lane_lines("lowtide", lane.decode())) for lane in lanes)
+    results = running.client(1)
 
     def plain(some: Sequence[str]) -> float:
         results.flushdb()
@@ -68,17 +64,25 @@ def ways(running: Stack) -> tuple[Callable[[Sequence[str]], float], ...]:
         until(lambda: results.dbsize() >= len(some), "plain tasks have ended")
         return running.spent("plain") - before
 
-    def ours(some: Sequence[str], send: Callable[[], object]) -> float:
-        buffers.flushdb()
-        before = running.spent("batch")
-        send()
-        until(lambda: waiting() >= len(some), "requests are in their buffer")
-        return running.spent("batch") - before
-
     def delay(some: Sequence[str]) -> float:
-        return ours(some, lambda: [summarize.delay(text) for text in some])
+        return accepted(running, len(some), lambda: [summarize.delay(text) for text in some])
 
     def many(some: Sequence[str]) -> float:
-        return ours(some, lambda: summarize.delay_many(some))
+        return accepted(running, len(some), lambda: summarize.delay_many(some))
 
     return plain, delay, many
+
+
+def accepted(running: Stack, count: int, send: Callable[[], object]) -> float:
+    """Seconds of worker CPU from `send` until `count` requests are in their buffers."""
+    buffers = running.client(_LANE_DATABASE)
+
+    def waiting() -> int:
+        lanes = buffers.smembers(keys.lanes("lowtide"))
+        return sum(buffers.hlen(keys.lane_lines("lowtide", lane.decode())) for lane in lanes)
+
+    buffers.flushdb()
+    before = running.spent("batch")
+    send()
+    until(lambda: waiting() >= count, "requests are in their buffer")
+    return running.spent("batch") - before

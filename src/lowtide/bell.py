@@ -3,6 +3,10 @@
 Redis can wait at many lists only by taking from them, and at one without. So each queue has a
 connection that waits there. Waiting at one after the other on a single connection would be slow:
 Redis looks some ten times a second whether a wait is over.
+
+A message rings at every consumer that waits, and one of them gets it. Where many are idle, a bell
+that rang in vain is silent for a while, longer each time: so hundreds of idle workers are no more
+work for Redis than their looks, and those that get messages hear of the next at once.
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from typing import Any, NoReturn
 
 # The same message goes back to where it was, in one step: nothing is taken.
 _WAIT = "BLMOVE"
+# Seconds of silence after it rang in vain once.
+_SILENCE = 0.005
 
 
 class Bell:
@@ -23,14 +29,17 @@ class Bell:
 
     Args:
         channel: The consumer's channel.
-        rung: Called when a wait is over, with the message that is there, or None.
+        rung: Called when a wait is over, with this bell and whether a message is there.
     """
 
-    def __init__(self, channel: Any, rung: Callable[[bytes | None], None]) -> None:
+    def __init__(self, channel: Any, rung: Callable[[Bell, bool], None]) -> None:
         self._channel = channel
         self._rung = rung
         self._since: float | None = None
         self._turns = 0
+        self._silence = 0.0
+        self._backoff = 0.0
+        self._hears = True
         self.client = channel._create_client(asynchronous=True)  # noqa: SLF001
         self.handlers = {_WAIT: self._hear}
         # The poller asks whether there is room for what it would read: nothing comes of a bell.
@@ -57,12 +66,30 @@ class Bell:
         if not poller._client_registered(self, self.client, _WAIT):  # noqa: SLF001
             self._since = None
             poller._register(self, self.client, _WAIT)  # noqa: SLF001
-        if self._since is None:
-            queue = queues[self._turns % len(queues)]
+        if self._since is not None:
+            return
+        self._hears = not self._silence
+        if self._hears:
+            queue, wait = queues[self._turns % len(queues)], seconds / len(queues)
             self._turns += 1
-            wait = seconds / len(queues)
-            self.client.connection.send_command(_WAIT, queue, queue, "RIGHT", "RIGHT", wait)
-            self._since = monotonic()
+        else:
+            # A list that nobody ever writes to.
+            queue = self._channel._named(f"{self._channel.unacked_key}:silence")  # noqa: SLF001
+            wait, self._silence = self._silence, 0.0
+        self.client.connection.send_command(_WAIT, queue, queue, "RIGHT", "RIGHT", wait)
+        self._since = monotonic()
+
+    def in_vain(self, most: float) -> None:
+        """Notes that it rang in vain: another consumer was faster. It is silent for a while.
+
+        Args:
+            most: Seconds that it is silent at most.
+        """
+        self._silence = self._backoff = min(most, self._backoff * 2 or _SILENCE)
+
+    def took(self, pause: float) -> None:
+        """Notes that messages were taken, so that the next is to be heard of, after `pause` s."""
+        self._silence, self._backoff = pause, 0.0
 
     def _patience(self, seconds: float) -> float:
         return seconds + float(self._channel.health_check_interval or 0.0) + 1.0
@@ -80,7 +107,10 @@ class Bell:
         if self._channel._pending_reauth_token(connection) is not None:  # noqa: SLF001
             # Connecting again takes the new credentials.
             connection.disconnect()
-        self._rung(found)
+        if found is None and self._hears:
+            # Nobody else takes anything here either.
+            self._backoff = 0.0
+        self._rung(self, found is not None)
         # Nothing came of it that a caller who waits for an event could take.
         raise Empty
 

@@ -41,6 +41,10 @@ _TOGETHER = 16
 # A script cannot wait. So an idle consumer listens to a bell at each queue, and looks again by
 # itself after so many seconds: bells are not told of messages with a priority.
 _IDLE = 0.2
+# Where messages come closer together than so many seconds, a consumer that took all there were
+# pauses before it listens again: so it takes some together, and leaves some to others.
+_RUSH = 0.02
+_PAUSE = 0.01
 # Further queues share the bells, whose connections come out of the channel's few.
 _MOST_BELLS = 6
 
@@ -79,7 +83,9 @@ class _Takes(_Mixin):
     _asked: Sequence[str] = ()
     _room = _TOGETHER
     _looked = 0.0
+    _took = 0.0
     _is_idle = False
+    _rang: Bell | None = None
     _kept: Any = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -125,9 +131,10 @@ class _Takes(_Mixin):
         for number in range(count):
             self._bells[number].listen(queues[number::count], _IDLE)
 
-    def _rung(self, found: bytes | None) -> None:
-        if found is not None or monotonic() - self._looked >= _IDLE:
+    def _rung(self, bell: Bell, is_there: bool) -> None:  # noqa: FBT001 - called by bells alone
+        if is_there or monotonic() - self._looked >= _IDLE:
             self._is_idle = False
+            self._rang = bell if is_there else None
 
     def _brpop_read(self, **options: Any) -> bool:
         try:
@@ -139,8 +146,16 @@ class _Takes(_Mixin):
                 raise
             # Where it left room, no more was there; after what is not noted it stopped by itself.
             self._is_idle = len(found) < 3 * self._room and b"" not in found[-1:]
+            rang, self._rang = self._rang, None
             if not found:
+                if rang is not None:
+                    rang.in_vain(_IDLE)
                 raise Empty
+            now = monotonic()
+            pause = _PAUSE if now - self._took < _RUSH else 0.0
+            self._took = now
+            for bell in self._bells:
+                bell.took(pause)
             self._give_out(found)
             return True
         finally:

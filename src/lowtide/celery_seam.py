@@ -29,9 +29,9 @@ def this_app() -> Celery:
 
 def dump(value: Any, serializer: str) -> tuple[str, str, bytes]:
     """(content type, content encoding, data) of `value`, as kombu serializes message bodies."""
-    if serializer == "json" and _is_kombus_own() and _is_plain(value):
-        # Half of an emoji is for kombu, which escapes it; so is a number of more than 64 bits.
-        with suppress(UnicodeEncodeError, OverflowError):
+    # Half of an emoji is for kombu, which escapes it; so is a number of more than 64 bits.
+    with suppress(UnicodeEncodeError, OverflowError, RecursionError):
+        if serializer == "json" and _is_kombus_own() and _is_plain(value):
             # With spaces, as kombu writes it: so it is what the codec's dictionary knows.
             return *JSON, msgspec.json.format(msgspec.json.encode(value), indent=0)
     content_type, content_encoding, data = _kombu.dumps(value, serializer)

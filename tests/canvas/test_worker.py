@@ -146,7 +146,8 @@ def test_revoked_and_expired_messages_leave_a_micro_batch(world: World, ours: Si
     )()
     until(lambda: held_by(world, "w1") == 4, "the worker holds them")
 
-    world.app.control.revoke([revoked.id, f"c-{ours.key}"], reply=True, timeout=2)
+    ids = [revoked.id, f"c-{ours.key}"]
+    until(lambda: bool(world.app.control.revoke(ids, reply=True, timeout=2)), "they are revoked")
     until(lambda: revoked.state == "REVOKED", "the revoke is known")
     ours.settle_seconds(1.1)
     good = [ours.summ.delay("x") for _ in range(60)]
@@ -309,7 +310,8 @@ def test_revoked_while_its_answer_is_awaited(world: World, ours: Side) -> None:
         for result in (alone, *body.parent.results):
             accepted(result)
         assert {result.state for result in (alone, *body.parent.results)} == {"BUFFERED"}
-        world.app.control.revoke([alone.id, f"r-{ours.key}"], reply=True, timeout=2)
+        ids = [alone.id, f"r-{ours.key}"]
+        until(lambda: bool(world.app.control.revoke(ids, reply=True, timeout=2)), "it is revoked")
 
     assert failure(body, follow_parents=False) == (
         "ChordError",

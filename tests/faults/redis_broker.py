@@ -38,11 +38,16 @@ def drain(connection: Connection, take: int, *, ack: bool = True) -> list[str]:
     return got
 
 
-def turns(channel: Any, count: int = 1) -> None:
+def transport(url: str) -> Connection:
+    """A connection by lowtide's transport."""
+    return Connection(url, transport="lowtide.broker:Transport")
+
+
+def turns(channel: Any, count: int = 1, timeout: float = 0.05) -> None:
     """Lets a worker's event loop go round."""
     for _ in range(count):
         with suppress(Empty):
-            channel.connection.cycle.get(None, timeout=0.05)
+            channel.connection.cycle.get(None, timeout=timeout)
 
 
 def consuming(connection: Connection, callback: Any, *, prefetch: int) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from kombu.messaging import Consumer
 from redis import Redis
 
 from lowtide import broker
-from tests.faults.redis_broker import QUEUES, consuming, send, turns
+from tests.faults.redis_broker import QUEUES, consuming, send, transport, turns
 
 pytestmark = pytest.mark.leaves_keys("*")
 
@@ -57,6 +57,54 @@ def test_an_idle_consumer_looks_by_itself_a_few_times_a_second(
         turns(channel)
 
     assert 1 <= looks(redis) - before <= 6
+
+
+def test_many_idle_consumers_do_not_all_look_for_each_message(
+    redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker, "_IDLE", 60.0)
+    messages, got = 100, list[Any]()
+    with ExitStack() as opened:
+        channels = [
+            consuming(opened.enter_context(transport(redis_url)), got.append, prefetch=1000)
+            for _ in range(8)
+        ]
+        for channel in channels:
+            turns(channel, 5)
+        before = looks(redis)
+        for number in range(messages):
+            send(channels[0].connection.client, QUEUES[0], str(number))
+            deadline = time.monotonic() + 20
+            while len(got) <= number and time.monotonic() < deadline:
+                for channel in channels:
+                    turns(channel, timeout=0.001)
+
+        assert len(got) == messages
+        assert looks(redis) - before < 2 * messages
+
+
+def test_a_bell_that_rang_in_vain_rings_again(
+    redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker, "_IDLE", 60.0)
+    first, second = list[Any](), list[Any]()
+    with transport(redis_url) as one, transport(redis_url) as other:
+        faster = consuming(one, first.append, prefetch=10)
+        slower = consuming(other, second.append, prefetch=10)
+        turns(faster, 5)
+        turns(slower, 5)
+        send(one, QUEUES[0], "a")
+        turns(faster, 5)
+        before = looks(redis)
+        turns(slower, 5)
+        assert (len(first), looks(redis) - before) == (1, 1)
+
+        send(one, QUEUES[0], "b")
+        deadline = time.monotonic() + 20
+        while not second and time.monotonic() < deadline:
+            turns(slower)
+
+    assert [message.decode() for message in second] == ["b"]
 
 
 def test_bells_whose_connection_is_lost_ring_again(
