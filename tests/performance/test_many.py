@@ -163,9 +163,10 @@ def test_the_member_that_failed_is_told_when_its_chord_fails(app, redis, monkeyp
             found.append(error)
 
     waiting = threading.Thread(target=wait)
-    before = subscriptions(redis)
+    before = calls(redis, "get")
     waiting.start()
-    while subscriptions(redis) == before and waiting.is_alive():
+    # It has seen that the chord has not ended yet.
+    while calls(redis, "get") == before and waiting.is_alive():
         pass
     app.backend.mark_as_done(whole.parent[0].id, "done")
     app.backend.mark_as_failure(whole.parent[1].id, ValueError("second"))
