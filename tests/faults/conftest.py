@@ -18,6 +18,7 @@ from tests.chaos.client import Client, Listener
 from tests.chaos.conftest import client_app, started
 from tests.chaos.deployment import Deployment
 from tests.chaos.invariants import Verdict, check, open_batches, settled
+from tests.faults.redis_broker import transport
 from tests.plugins.stack import until
 
 
@@ -75,5 +76,5 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 @pytest.fixture
 def connection(redis_url: str) -> Iterator[Connection]:
     """To the test's Redis as a broker, by lowtide's transport."""
-    with Connection(redis_url, transport="lowtide.broker:Transport") as opened:
+    with transport(redis_url) as opened:
         yield opened

@@ -196,7 +196,7 @@ def test_a_consumer_that_ends_leaves_no_connection(redis_url: str, redis: Redis)
 
     before = connected()
     with (
-        Connection(redis_url, transport="lowtide.broker:Transport") as opened,
+        transport(redis_url) as opened,
         Consumer(opened.channel(), QUEUES, callbacks=[lambda *_: None]),
     ):
         with suppress(TimeoutError):

@@ -11,7 +11,7 @@ from kombu.connection import Connection
 from kombu.messaging import Consumer
 from redis import Redis
 
-from tests.faults.redis_broker import QUEUES, consuming, drain, send
+from tests.faults.redis_broker import QUEUES, consuming, drain, send, transport
 
 pytestmark = pytest.mark.leaves_keys("*")
 
@@ -49,7 +49,7 @@ def test_a_message_is_never_in_neither_place(connection: Connection, redis: Redi
 
 def test_what_a_dead_consumer_had_is_given_to_another(redis_url: str) -> None:
     options = {"visibility_timeout": 0, "unacked_restore_limit": None}
-    with Connection(redis_url, transport="lowtide.broker:Transport") as dead:
+    with transport(redis_url) as dead:
         send(dead, QUEUES[0], "a")
         assert drain(dead, 1, ack=False) == ["a"]
         dead.default_channel.qos._dirty.clear()
@@ -106,7 +106,7 @@ def test_what_is_not_acknowledged_is_taken_and_no_more(
 def test_workers_with_kombus_own_transport_share_the_queues(redis_url: str) -> None:
     with (
         Connection(redis_url) as plain,
-        Connection(redis_url, transport="lowtide.broker:Transport") as ours,
+        transport(redis_url) as ours,
     ):
         send(plain, QUEUES[0], "a")
         assert drain(ours, 1) == ["a"]
@@ -213,7 +213,7 @@ def test_a_consumer_that_ends_gives_back_what_is_on_its_way(
 
 def test_what_a_dead_consumer_was_about_to_get_is_given_to_another(redis_url: str) -> None:
     options = {"visibility_timeout": 0, "unacked_restore_limit": None}
-    with Connection(redis_url, transport="lowtide.broker:Transport") as dead:
+    with transport(redis_url) as dead:
         send(dead, QUEUES[0], "a", "b", "c")
         channel = consuming(dead, lambda _: None, prefetch=10)
         asked(channel)
@@ -230,7 +230,7 @@ def test_what_a_dead_consumer_was_about_to_get_is_given_to_another(redis_url: st
 def test_consumers_share_what_is_there(redis_url: str, connection: Connection) -> None:
     send(connection, QUEUES[0], *"abcdefgh")
     got: dict[int, list[str]] = {1: [], 2: []}
-    with Connection(redis_url, transport="lowtide.broker:Transport") as other:
+    with transport(redis_url) as other:
         for number, each in ((1, connection), (2, other)):
             channel = consuming(
                 each, lambda message, own=got[number]: own.append(message.decode()), prefetch=4

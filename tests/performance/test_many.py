@@ -28,7 +28,6 @@ def test_no_result_is_listened_to_before_it_is_waited_for(app, redis) -> None:
 
 
 def test_members_are_made_when_they_are_asked_for(app) -> None:
-
     results = app.tasks["shop.ask"].delay_many(["a", "b"], task_ids=["one", "two"])
 
     assert len(results) == 2
@@ -86,7 +85,6 @@ def test_waiting_ends_with_its_timeout(app) -> None:
 def test_an_app_that_did_not_get_all_ends_silently(app, redis_url) -> None:
     program = f"""
 from celery.exceptions import TimeoutError
-from lowtide import many
 from tests.performance.shop import shop
 ask = shop({redis_url!r}).tasks["shop.ask"]
 ask.delay_many(range(300))
@@ -132,8 +130,8 @@ def test_who_waits_for_a_chord_reads_its_members_a_few_times(app, redis) -> None
     """Celery reads every member with each message that comes."""
     members = 500
     whole = app.tasks["shop.ask"].delay_many(range(members), chord=app.tasks["shop.plain"].s())
-    waiting = threading.Thread(target=lambda: found.append(whole.get(timeout=20)))
     found: list[object] = []
+    waiting = threading.Thread(target=lambda: found.append(whole.get(timeout=20)))
     before = subscriptions(redis)
     waiting.start()
     while subscriptions(redis) == before and waiting.is_alive():
