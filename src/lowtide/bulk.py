@@ -14,7 +14,7 @@ from celery.result import AsyncResult, GroupResult
 from celery.utils.functional import maybe_list
 from kombu.utils.uuid import uuid
 
-from lowtide import carried, lifetimes, tracing
+from lowtide import carried, lifetimes, listening, tracing
 from lowtide.carried import DEADLINE_HEADER, due_at
 from lowtide.many import ManyResults
 from lowtide.result import BatchResult
@@ -215,7 +215,10 @@ def _chord(app: Celery, chord: Any, results: ManyResults) -> tuple[Any, GroupRes
     results.belong_to(result)
     if len(results):
         app.backend.set_chord_size(results.id, len(results))
-        app.backend.apply_chord((results.id, results.results), body)
+        # Redis' keeps a header only where there are groups in it, and to see that subscribes to
+        # the result of each member.
+        if not listening.subscribes(app.backend):
+            app.backend.apply_chord((results.id, results.results), body)
     return body, result
 
 

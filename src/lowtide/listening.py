@@ -24,9 +24,7 @@ def later(backend: Any) -> Iterator[None]:
 
     Backends that have to be told of a call, such as RPC's, are left as they are.
     """
-    # What the app does not use it need not import.
-    redis = sys.modules.get("celery.backends.redis")
-    if redis is None or not isinstance(backend, redis.RedisBackend):
+    if not subscribes(backend):
         yield
         return
     if _MARK not in backend.__dict__:
@@ -36,6 +34,13 @@ def later(backend: Any) -> Iterator[None]:
         yield
     finally:
         _later.reset(token)
+
+
+def subscribes(backend: Any) -> bool:
+    """Whether `backend` subscribes to a channel for each result, as Celery's Redis backend does."""
+    # What the app does not use it need not import.
+    redis = sys.modules.get("celery.backends.redis")
+    return redis is not None and isinstance(backend, redis.RedisBackend)
 
 
 def _patch(backend: Any) -> None:

@@ -23,6 +23,16 @@ def test_sending_listens_to_nothing(app, redis) -> None:
     assert len(kept) == 3
 
 
+def test_sending_a_chord_of_many_listens_to_nothing(app, redis) -> None:
+    before = subscriptions(redis)
+
+    whole = app.tasks["shop.ask"].delay_many("abc", chord=app.tasks["shop.plain"].s())
+
+    assert subscriptions(redis) == before
+    app.backend.mark_as_done(whole.id, "answer")
+    assert whole.get(timeout=20) == "answer"
+
+
 @pytest.mark.parametrize("early", [True, False])
 def test_the_result_comes_whether_it_is_asked_for_before_or_after(app, redis, early) -> None:
     result = app.tasks["shop.ask"].delay("a")
