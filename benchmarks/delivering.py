@@ -13,6 +13,7 @@ from benchmarks.figure import Figure, alternate
 from benchmarks.options import Options
 from benchmarks.stack import Stack, stack, until
 from benchmarks.texts import texts
+from lowtide import heap
 
 _SIZE = 1_000
 _TASK = "tasks.summarize"
@@ -27,6 +28,7 @@ def run(options: Options) -> Iterator[Figure]:
 
         app.finalize()
         app.loader.import_default_modules()
+        heap.keep()  # as a worker does
         some = texts(options.scaled(5_000), _SIZE)
         each = 1e6 / len(some)
         cases = (

@@ -88,11 +88,12 @@ def parsing(path: str, parser: str) -> Callable[[], None]:
 def fetching(path: str) -> Callable[[], None]:
     """A batch that ended at the provider, its files at hand."""
     from benchmarks.batch_app import app
-    from lowtide import runtime
+    from lowtide import heap, runtime
     from lowtide.fetch import fetch
     from lowtide.lane import Lane
     from lowtide.ledger import BatchState, NewBatch, NewRequest
 
+    heap.keep()  # as a worker does
     rt = runtime.of(app)
     lane = Lane("default", "/v1/chat/completions", "gpt-5-mini")
     with Path(path).open("rb") as file:

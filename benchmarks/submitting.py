@@ -88,12 +88,13 @@ def submitting(url: str) -> Callable[[], None]:
 
     from benchmarks.batch_app import app
     from benchmarks.steps import sealed
-    from lowtide import runtime
+    from lowtide import heap, runtime
     from lowtide.lane import Lane
     from lowtide.recording import record
     from lowtide.request import Request
     from lowtide.submit import _spooled
 
+    heap.keep()  # as a worker does
     rt = runtime.of(app)
     redis = Redis.from_url(url)
     count = redis.llen(_LINES)

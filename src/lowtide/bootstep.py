@@ -11,7 +11,7 @@ from celery.worker import state
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from lowtide import failpoints, pulse, queues, quiet, runtime
+from lowtide import failpoints, heap, pulse, queues, quiet, runtime
 from lowtide.connect import connect
 from lowtide.setbacks import Setbacks
 
@@ -44,6 +44,7 @@ class LowtideStep(bootsteps.StartStopStep):
 
     def start(self, consumer: Any) -> None:
         """Starts ticking. A reconnect of the consumer comes here again, after `stop`."""
+        heap.keep()
         self.timer = consumer.timer.call_repeatedly(
             self.runtime.settings.tick, self.tick, priority=10
         )

@@ -47,7 +47,7 @@ def install(app: Celery) -> Runtime:
     known = app.__dict__.get(_ATTRIBUTE)
     if known is not None:
         return cast("Runtime", known)
-    from lowtide import early, logs, pipeline, tracing
+    from lowtide import early, heap, logs, pipeline, tracing
 
     runtime = Runtime(app)
     app.__dict__[_ATTRIBUTE] = runtime
@@ -55,6 +55,7 @@ def install(app: Celery) -> Runtime:
     logs.attach()
     tracing.attach()
     early.attach()
+    heap.attach()
     # By name: what ticks needs Redis' client, which an app that only sends does not load yet.
     app.steps["consumer"].add("lowtide.bootstep:LowtideStep")
     return runtime

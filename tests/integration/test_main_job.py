@@ -82,3 +82,11 @@ def test_retries_and_revokes(stack: Stack, shop) -> None:
 
     what_fails_for_now_is_sent_again(stack, shop)
     a_revoked_call_ends_while_it_waits(stack, shop)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_what_a_worker_has_loaded_is_not_looked_through_again(stack: Stack, shop, pool) -> None:
+    stack.worker(MODULE, pool=pool)
+    stack.ready(shop.app)
+
+    assert shop.set_aside.delay().get(timeout=60) > 10_000
