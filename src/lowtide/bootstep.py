@@ -41,10 +41,10 @@ class LowtideStep(bootsteps.StartStopStep):
         self.pulse = pulse.Pulse(consumer.hostname)
         settings = self.runtime.settings
         queues.consume(consumer.app, settings.queue, settings.deliver_queue or settings.queue)
+        heap.keep()
 
     def start(self, consumer: Any) -> None:
         """Starts ticking. A reconnect of the consumer comes here again, after `stop`."""
-        heap.keep()
         self.timer = consumer.timer.call_repeatedly(
             self.runtime.settings.tick, self.tick, priority=10
         )
