@@ -13,7 +13,7 @@ from celery.exceptions import ChordError
 from celery.exceptions import TimeoutError as NotYet
 
 from lowtide import many
-from tests.performance.shop import calls, subscriptions
+from tests.performance.shop import calls, shop, subscriptions
 
 
 def test_no_result_is_listened_to_before_it_is_waited_for(app, redis) -> None:
@@ -146,6 +146,22 @@ def test_who_waits_for_a_chord_reads_its_members_a_few_times(app, redis) -> None
     assert found == ["all"]
     assert calls(redis, "get") - reads < members
     whole.parent.forget()
+
+
+@pytest.mark.parametrize("where", ["redis", "database"])
+def test_a_chord_is_watched_where_the_backend_does_not_count(
+    app, redis, redis_url, tmp_path, where
+) -> None:
+    other = shop(redis_url)
+    if where == "database":
+        other.conf.result_backend = f"db+sqlite:///{tmp_path}/results.db"
+
+    other.tasks["shop.ask"].delay_many(["a", "b"], chord=other.tasks["shop.plain"].s())
+
+    waiting = [json.loads(message)["headers"]["task"] for message in redis.lrange("celery", 0, -1)]
+    watches = where == "database"
+    assert sorted(waiting) == ["celery.chord_unlock"] * watches + ["lowtide.expand"]
+    other.close()
 
 
 def test_the_member_that_failed_is_told_when_its_chord_fails(app, redis, monkeypatch) -> None:
