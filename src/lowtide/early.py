@@ -82,6 +82,11 @@ def attach() -> None:
     signals.task_failure.connect(_failed, weak=False, dispatch_uid="lowtide.early")
 
 
+def hears_alone(signal: Any) -> bool:
+    """Whether nobody else hears `signal` of tasks that have succeeded."""
+    return all(receiver is _succeeded for _, receiver in signal.receivers)
+
+
 def _succeeded(sender: Any, result: Any, **_: Any) -> None:
     if _ends_here(sender):
         from celery import states

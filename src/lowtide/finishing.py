@@ -4,8 +4,8 @@ revoke. Their tasks are resumed with Celery's own tracer, then the ledger notes 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from celery.utils.log import get_logger
@@ -84,8 +84,13 @@ def finish(
     # The next request of a generator is in its buffer before the answered one counts as done.
     rt.accept([each.next for each in resumed if each.next is not None])
     failpoints.reach("deliver.continued")
+
+    @cache
+    def rate(model: str | None, of: Tier) -> prices.Rate:
+        return prices.rate_of(rt.settings, lane, tier=of, model=model)
+
     settled = [
-        _outcome(rt, batch, each, found[each.custom_id], bodies.get(each.custom_id), tier=tier)
+        _outcome(each, found[each.custom_id], bodies.get(each.custom_id), rate, tier)
         for each in resumed
         if each.state in _STATES
     ]
@@ -138,12 +143,10 @@ def _leave(rt: Runtime, batch: BatchRow, token: str, resumed: Sequence[Resumed])
 
 
 def _outcome(
-    rt: Runtime,
-    batch: BatchRow,
     resumed: Resumed,
     found: Answered | Failed,
     body: dict[str, Any] | None,
-    *,
+    rate: Callable[[str | None, Tier], prices.Rate],
     tier: Tier,
 ) -> Outcome:
     state = _STATES[resumed.state]
@@ -156,23 +159,18 @@ def _outcome(
             error_code=details.get("code"),
             error_message=found.message if isinstance(found, Failed) else None,
         )
-    usage = Usage.of(body.get("usage"))
-    model = body.get("model")
-    price = partial(
-        prices.price_of,
-        rt.settings,
-        batch.to_lane(),
-        usage,
-        model=model if isinstance(model, str) else None,
-    )
+    usage, model = Usage.of(body.get("usage")), body.get("model")
+    known: dict[str, Any] = {}
+    # An answer that tells no usage has unknown tokens, not none.
+    if usage is not None:
+        name = model if isinstance(model, str) else None
+        costs = {"cost": rate(name, tier)(usage), "full_price": rate(name, "standard")(usage)}
+        known = usage.counts() | costs
     return Outcome(
         custom_id=resumed.custom_id,
         state=state,
         status_code=found.status_code,
         provider_request_id=found.request_id,
-        # An answer that tells no usage has unknown tokens, not none.
-        **({} if usage is None else usage.counts()),
-        cost=price(tier=tier),
-        full_price=price(tier="standard"),
         tier=tier,
+        **known,
     )

@@ -24,6 +24,7 @@ from kombu.exceptions import EncodeError
 
 from lowtide import failpoints
 from lowtide.errors import Superseded
+from lowtide.stored_form import Form, form_of
 
 _SIZE = 200
 _RETRIES = 3
@@ -54,6 +55,7 @@ class OutcomePipe:
         self._backend = app.backend
         self._collects = collects
         self._pipes = collects and isinstance(self._backend, RedisBackend)
+        self._form: Form | None = None
         self._commands: list[tuple[Any, ...]] = []
         self._last_parts: dict[str, tuple[Context, str, Any]] = {}
         self._token: Token[OutcomePipe | None] | None = None
@@ -110,9 +112,13 @@ class OutcomePipe:
         if self.trouble is not None:
             raise self.trouble
 
+    def collects_for(self, backend: Any) -> bool:
+        """Whether successes that are stored in `backend` are collected."""
+        return self._pipes and backend is self._backend
+
     def takes(self, backend: Any, state: str) -> bool:
         """Whether an outcome in `state` for `backend` goes into the pipe; flushes it if not."""
-        if self._pipes and backend is self._backend and state == states.SUCCESS:
+        if state == states.SUCCESS and self.collects_for(backend):
             return True
         self.flush()
         self._check()
@@ -121,12 +127,10 @@ class OutcomePipe:
     def store(self, task_id: str, result: Any, traceback: Any, request: Context | None) -> None:
         """Collects a SUCCESS result."""
         backend = self._backend
-        meta = backend._get_result_meta(
-            result=result, state=states.SUCCESS, traceback=traceback, request=request
-        )
-        meta["task_id"] = task_id
-        value = backend.encode(meta)
-        if isinstance(value, str) and len(value) > backend._MAX_STR_VALUE_SIZE:
+        if self._form is None:
+            self._form = form_of(backend)
+        value = self._form(task_id, result, traceback, request)
+        if len(value) > backend._MAX_STR_VALUE_SIZE:
             raise ValueError(f"the result of task {task_id} is too large for the Redis backend")
         in_chord = request is not None and request.chord
         # A chord with nested groups reads its members' results when the last one is there.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from genai_prices import Usage as PricedUsage
 from genai_prices import calc_price
@@ -32,6 +32,10 @@ _DAY = 86_400
 _MILLION = 1_000_000
 
 
+Rate: TypeAlias = Callable[[Usage], float | None]
+"""The price of an answer by its tokens, in US dollars; None when it is unknown."""
+
+
 def price_of(
     settings: Settings,
     lane: Lane,
@@ -41,40 +45,57 @@ def price_of(
     model: str | None = None,
     at: float | None = None,
 ) -> float | None:
-    """US dollars for the tokens of one answer: by the settings, else as the provider publishes.
+    """US dollars for the tokens of one answer; None when the price or the usage is unknown.
+
+    Args:
+        usage: Tokens; None when the answer did not tell.
+
+    The others are those of `rate_of`.
+    """
+    if usage is None:
+        return None
+    return rate_of(settings, lane, tier=tier, model=model, at=at)(usage)
+
+
+def rate_of(
+    settings: Settings,
+    lane: Lane,
+    *,
+    tier: Tier,
+    model: str | None = None,
+    at: float | None = None,
+) -> Rate:
+    """How answers are priced: by the settings, else as the provider publishes.
 
     Args:
         settings: For the prices that are set, and the account's provider.
         lane: Account, endpoint and the model that was asked for.
-        usage: Tokens; None when the answer did not tell.
-        tier: How the request was processed.
+        tier: How the requests were processed.
         model: The model that answered; the lane's when None.
         at: When, seconds since the epoch; now when None.
-
-    Returns:
-        None when the price or the usage is unknown.
     """
-    if usage is None:
-        return None
     for name in (lane.model, model):
         given = settings.prices.get(name or "")
         if given is not None:
-            return _by_setting(given, usage, tier)
+            return partial(_by_setting, given, tier)
     profile = settings.profile(lane.account)
     if profile.prices is None:
-        return None
-    return price(
+        return _unknown
+    return _published(
+        profile.prices,
         model or lane.model,
         lane.endpoint,
-        usage,
-        tier=tier,
-        at=at,
-        provider=profile.prices,
-        batch_share=profile.batch_share.get(lane.endpoint),
+        tier,
+        _day(at),
+        profile.batch_share.get(lane.endpoint),
     )
 
 
-def _by_setting(given: SetPrice, usage: Usage, tier: Tier) -> float | None:
+def _unknown(_: Usage) -> None:
+    return None
+
+
+def _by_setting(given: SetPrice, tier: Tier, usage: Usage) -> float | None:
     if usage.output_tokens and given.output is None:
         return None
     share = 1.0 if tier == "standard" else given.batch
@@ -114,16 +135,28 @@ def price(
     Returns:
         None when the model, its price in that tier, or the usage is unknown.
     """
-    if usage is None or endpoint not in _BY_TOKEN:
+    if usage is None:
         return None
-    day = int((time.time() if at is None else at) // _DAY)
+    return _published(provider, model, endpoint, tier, _day(at), batch_share)(usage)
+
+
+def _day(at: float | None) -> int:
+    """The day of a moment, now when None, counted from the epoch."""
+    return int((time.time() if at is None else at) // _DAY)
+
+
+def _published(
+    provider: str, model: str, endpoint: str, tier: Tier, day: int, batch_share: float | None
+) -> Rate:
+    if endpoint not in _BY_TOKEN:
+        return _unknown
     rate = _rate(provider, model, tier, day)
     if rate is not None:
-        return rate(usage)
-    if tier != "batch" or batch_share is None:
-        return None
+        return rate
     standard = _rate(provider, model, "standard", day)
-    return None if standard is None else standard(usage) * batch_share
+    if standard is None or tier != "batch" or batch_share is None:
+        return _unknown
+    return lambda usage: standard(usage) * batch_share
 
 
 @lru_cache(maxsize=1024)

@@ -24,6 +24,7 @@ from lowtide.errors import EnvelopeError, InvalidRequest, LowtideError
 from lowtide.events import TaskEvents
 from lowtide.outcome_pipe import OutcomePipe
 from lowtide.request import Request
+from lowtide.shortcut import Shortcut
 from lowtide.turn import Turn
 
 logger = get_logger(__name__)
@@ -118,6 +119,7 @@ def resume(
     sure = 0
     done: set[str] = set()
     with OutcomePipe(app, may_write) as pipe:
+        shortcut = Shortcut(app, pipe)
         for task in opened:
             if pipe.trouble is not None:
                 break
@@ -127,7 +129,7 @@ def resume(
                 ends.append(Resumed(task.custom_id, "SKIPPED"))
             else:
                 done.add(task.custom_id)
-                ends.append(_end(task, pipe, events, stored.get(task.task_id), revoked))
+                ends.append(_end(task, pipe, shortcut, events, stored.get(task.task_id), revoked))
             if pipe.is_empty and pipe.trouble is None:
                 sure = len(ends)
     if pipe.trouble is not None:
@@ -208,6 +210,7 @@ def _unreadable(app: Celery, item: Resumption, error: Exception) -> Resumed:
 def _end(
     opened: _Opened,
     pipe: OutcomePipe,
+    shortcut: Shortcut,
     events: TaskEvents,
     stored: dict[str, Any] | None,
     revoked: Collection[str],
@@ -228,18 +231,19 @@ def _end(
             events.revoked(opened.task, opened.task_id)
             ending = endings.revoked(opened.task.app)
             return Resumed(opened.custom_id, "REVOKED", ended=opened.ended(ending))
-        ended = _traced(opened, events)
+        ended = _traced(opened, shortcut, events)
         if opened.has_links:
             # As near to its links as Celery stores a result.
             pipe.flush()
     except Exception:
-        logger.exception("Task %s[%s] could not be ended", opened.task.name, opened.task_id)
+        if pipe.trouble is None:
+            logger.exception("Task %s[%s] could not be ended", opened.task.name, opened.task_id)
         return Resumed(opened.custom_id, "AGAIN")
     return ended
 
 
-def _traced(opened: _Opened, events: TaskEvents) -> Resumed:
-    """Ends the task through Celery's tracer, unless it is a generator that asks again."""
+def _traced(opened: _Opened, shortcut: Shortcut, events: TaskEvents) -> Resumed:
+    """Ends the task as Celery's tracer does, unless it is a generator that asks again."""
     request, outcome = opened.item.request, opened.item.outcome
     if isinstance(outcome, LowtideError):
         outcome = explained(outcome, request)
@@ -249,6 +253,11 @@ def _traced(opened: _Opened, events: TaskEvents) -> Resumed:
             events.buffered(opened.task, opened.task_id, judged.lane.key)
             return Resumed(opened.custom_id, "CONTINUED", judged)
         outcome = judged
+    children = opened.request["_children"] = []
+    if not isinstance(outcome, LowtideError):
+        traced = shortcut.end(opened.task, opened.request, opened.envelope, outcome)
+        if traced is not None:
+            return _ended(opened, traced, children, events)
     history = [*map(recall, opened.envelope.history), outcome]
     turn = Turn(request.task_id, history=history, envelope=opened.envelope)
     if not opened.envelope.final:
@@ -263,11 +272,18 @@ def _traced(opened: _Opened, events: TaskEvents) -> Resumed:
             turn = Turn(request.task_id, error=error)
     children = opened.request["_children"] = []
     traced = trace(opened.task.app, opened.task, opened.request, turn)
+    return _ended(opened, traced, children, events)
+
+
+def _ended(
+    opened: _Opened, traced: tuple[Any, Any, Any, Any], children: list[Any], events: TaskEvents
+) -> Resumed:
+    """What Celery's tracer, or the shortcut, told of the task's end."""
     info = traced[1]
     state = states.SUCCESS if info is None else info.state
     if state == states.REJECTED:
         return _rejected(opened, info.retval)
-    events.ended(opened.task, opened.envelope, request.task_id, traced)
+    events.ended(opened.task, opened.envelope, opened.task_id, traced)
     ending = endings.traced(opened.task.app, traced, children)
     ended = None if ending is None else opened.ended(ending)
     return Resumed(opened.custom_id, state, ended=ended)

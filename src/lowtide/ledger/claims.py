@@ -185,7 +185,7 @@ def _write_at_once(connection: Connection, rows: list[tuple[Any, ...]], now: flo
 def _clean(outcome: Outcome) -> tuple[Any, ...]:
     """The values as every database takes them: a provider's texts and numbers can be anything."""
     values = zip(_CLEANERS, _values(outcome), strict=True)
-    return tuple(None if value is None else clean(value) for clean, value in values)
+    return tuple([None if value is None else clean(value) for clean, value in values])
 
 
 _values = attrgetter(*_OUTCOME)
