@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from lowtide.envelope import Envelope
     from lowtide.outcome_pipe import OutcomePipe
 
-_HOOKS = ("__call__", "before_start", "on_success", "after_return")
+_HOOKS = ("before_start", "on_success", "after_return")
+# A worker puts a `__call__` of Celery's tracer into the place of the task's.
+_CELERYS = frozenset(code.co_filename for code in (trace.info.__code__, Context.update.__code__))
 _LINKS = ("callbacks", "chain", "chord", "ignore_result")
 
 
@@ -118,6 +120,7 @@ def _suits(task: Any, pipe: OutcomePipe) -> bool:
     return (
         isinstance(task, BatchTask)
         and _is_celerys(task.__trace__)
+        and _is_celerys(type(task).__call__)
         and getattr(task.run, "__func__", None) is BatchTask._run_phase  # noqa: SLF001
         and getattr(task.complete, "__func__", None) is BatchTask.complete
         and task.postprocess is None
@@ -128,10 +131,10 @@ def _suits(task: Any, pipe: OutcomePipe) -> bool:
     )
 
 
-def _is_celerys(tracer: Any) -> bool:
-    """Whether nobody has put a tracer of their own around Celery's, which may bear its name."""
-    code = getattr(tracer, "__code__", None)
-    return code is not None and code.co_filename == trace.info.__code__.co_filename
+def _is_celerys(function: Any) -> bool:
+    """Whether nobody has put one of their own around Celery's, which may bear its name."""
+    code = getattr(function, "__code__", None)
+    return code is not None and code.co_filename in _CELERYS
 
 
 def _is_unheard() -> bool:

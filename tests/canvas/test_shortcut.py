@@ -78,7 +78,9 @@ def url(canvas_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     # Celery's tracer asks for it when it is made.
     level = trace.logger.level
     trace.logger.setLevel(logging.INFO)
+    trace._install_stack_protection()  # as a worker does
     yield url
+    trace.reset_worker_optimizations(Celery("any", set_as_current=False))
     trace.logger.setLevel(level)
 
 

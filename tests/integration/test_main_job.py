@@ -90,3 +90,16 @@ def test_what_a_worker_has_loaded_is_not_looked_through_again(stack: Stack, shop
     stack.ready(shop.app)
 
     assert shop.set_aside.delay().get(timeout=60) > 10_000
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_answers_to_plain_tasks_need_no_tracer(stack: Stack, shop, pool: str) -> None:
+    stack.worker("tests.integration.traced_app", pool=pool, concurrency=1)
+    stack.ready(shop.app)
+
+    plain = shop.summarize.delay("Parcel number 7 is at sea.")
+    linked = shop.summarize.apply_async(["Parcel 8 is at sea."], link=shop.noop.s())
+    assert plain.get(timeout=60) == "Parcel number 7 is at sea."
+    assert linked.get(timeout=60) == "Parcel 8 is at sea."
+
+    assert shop.app.send_task("shop.traced").get(timeout=60) == [linked.id]
