@@ -10,7 +10,7 @@ from typing import Any
 
 from celery import Celery, states
 from celery.exceptions import TimeoutError as NotYet
-from celery.result import AsyncResult, GroupResult
+from celery.result import AsyncResult, GroupResult, assert_will_not_block
 from vine.synchronization import barrier
 
 _AT_ONCE = 1000
@@ -35,6 +35,7 @@ class ManyResults(GroupResult):
         self._listens = False
         self._ids: Sequence[str] = ()
         self._make: Callable[[str], AsyncResult] | None = None
+        self._known: dict[str, Any] = {}
         super().__init__(id, results, ready_barrier=barrier(), **options)
 
     @classmethod
@@ -56,6 +57,8 @@ class ManyResults(GroupResult):
         """The members, in the order of the calls."""
         if self._results is None and self._make is not None:
             self._results = [self._make(task_id) for task_id in self._ids]
+            self._note(self._known)
+            self._known = {}
         return self._results
 
     @results.setter
@@ -65,7 +68,12 @@ class ManyResults(GroupResult):
     @property
     def backend(self) -> Any:
         """Where the members' results are: calls may name another place than the app's."""
-        return self.results[0].backend if len(self) else super().backend
+        return super().backend if self._one is None else self._one.backend
+
+    @property
+    def supports_native_join(self) -> Any:
+        """Whether the members' backend reads many results at once."""
+        return None if self._one is None else self._one.supports_native_join
 
     def __len__(self) -> int:
         return len(self._ids if self._results is None else self._results)
@@ -99,7 +107,7 @@ class ManyResults(GroupResult):
         on_message: Callable[[Any], None] | None = None,
         on_interval: Callable[[], None] | None = None,
     ) -> Iterator[tuple[str, Any]]:
-        """(task id, outcome) of each soon after it came; `.get()` is made of this.
+        """(task id, outcome) of each soon after it came.
 
         Raises:
             celery.exceptions.TimeoutError: Some have not come within `timeout` seconds.
@@ -109,25 +117,93 @@ class ManyResults(GroupResult):
             yield from super().iter_native(timeout, interval, no_ack, on_message, on_interval)
             return
         end = None if timeout is None else monotonic() + timeout
-        pending = {result.id: result for result in self.results}
+        pending = dict.fromkeys(self._all_ids())
         while pending:
             began = monotonic()
-            found = list(self._ready(list(pending), on_message))
+            found = dict(self._ready(list(pending), on_message))
             wait = max(interval or 0.0, (monotonic() - began) / _LOOKING)
-            for task_id, outcome in found:
-                pending.pop(task_id)._maybe_set_cache(outcome)  # noqa: SLF001 - as Celery's own do
+            self._note(found)
+            for task_id, outcome in found.items():
+                del pending[task_id]
                 yield task_id, outcome
             if on_interval is not None:
                 on_interval()
             if pending:
-                _wait_for_one(next(reversed(pending.values())), wait, end)
+                self._wait_for(next(reversed(pending)), wait, end)
+
+    def join_native(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,  # noqa: FBT001, FBT002 - Celery's signature
+        interval: float = 0.5,
+        callback: Callable[[str, Any], object] | None = None,
+        no_ack: bool = True,  # noqa: FBT001, FBT002
+        on_message: Callable[[Any], None] | None = None,
+        on_interval: Callable[[], None] | None = None,
+        disable_sync_subtasks: bool = True,  # noqa: FBT001, FBT002
+    ) -> list[Any] | None:
+        """The results in the order of the calls; `.get()` is this. No member is made for it.
+
+        Raises:
+            Exception: What one of the members failed with.
+            celery.exceptions.TimeoutError: Some have not come within `timeout` seconds.
+        """
+        if disable_sync_subtasks:
+            assert_will_not_block()
+        values: dict[str, Any] = dict.fromkeys(self._all_ids())
+        for task_id, meta in self.iter_native(timeout, interval, no_ack, on_message, on_interval):
+            if propagate and meta["status"] in states.PROPAGATE_STATES:
+                raise meta["result"]
+            if callback is not None:
+                callback(task_id, meta["result"])
+            else:
+                values[task_id] = meta["result"]
+        return None if callback is not None else list(values.values())
+
+    def _all_ids(self) -> Sequence[str]:
+        return self._ids if self._results is None else [result.id for result in self._results]
+
+    @property
+    def _one(self) -> Any:
+        """One of the members, None when there is none: they are all read in the same way."""
+        ids = self._all_ids()
+        return self._member(ids[-1]) if ids else None
+
+    def _member(self, task_id: str) -> Any:
+        """A member, made for the moment where they are not made yet."""
+        if self._results is None and self._make is not None:
+            return self._make(task_id)
+        return next(result for result in reversed(self._results or ()) if result.id == task_id)
+
+    def _wait_for(self, task_id: str, seconds: float, end: float | None) -> None:
+        left = seconds if end is None else min(seconds, end - monotonic())
+        if left <= 0:
+            raise NotYet("The operation timed out.")
+        member = self._member(task_id)
+        try:
+            member.get(timeout=left, propagate=False, disable_sync_subtasks=False)
+        except NotYet:
+            return
+        finally:
+            if self._results is None:
+                # Otherwise it does so when it goes, which may be when the app ends.
+                member.backend.remove_pending_result(member)
+                member.backend = None
+
+    def _note(self, outcomes: dict[str, Any]) -> None:
+        """Tells the members their outcomes, now or when they are made."""
+        if self._results is None:
+            self._known.update(outcomes)
+            return
+        for result in self._results:
+            if result.id in outcomes:
+                result._maybe_set_cache(outcomes[result.id])  # noqa: SLF001 - as Celery's own do
 
     def _look(self) -> None:
         """Reads the results of members that are not known yet; finds one that failed."""
         began = monotonic()
-        unknown = {result.id: result for result in self.results if result._cache is None}  # noqa: SLF001
-        for task_id, outcome in self._ready(list(unknown), None):
-            unknown[task_id]._maybe_set_cache(outcome)  # noqa: SLF001 - as Celery's own do
+        unknown = [result.id for result in self.results if result._cache is None]  # noqa: SLF001
+        self._note(dict(self._ready(unknown, None)))
         known = (result for result in self.results if result._cache is not None)  # noqa: SLF001
         failed = (each for each in known if each._cache["status"] in states.PROPAGATE_STATES)  # noqa: SLF001
         self._failed = next(failed, None)
@@ -147,13 +223,3 @@ class ManyResults(GroupResult):
         for result in self.results:
             self._on_full.add(result)
         self._on_full.finalize()
-
-
-def _wait_for_one(result: Any, seconds: float, end: float | None) -> None:
-    left = seconds if end is None else min(seconds, end - monotonic())
-    if left <= 0:
-        raise NotYet("The operation timed out.")
-    try:
-        result.get(timeout=left, propagate=False, disable_sync_subtasks=False)
-    except NotYet:
-        return

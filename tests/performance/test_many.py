@@ -57,6 +57,35 @@ def test_waiting_for_many_listens_to_few(app, redis) -> None:
     results.forget()
 
 
+def test_waiting_makes_no_member_and_they_know_what_came(app, redis) -> None:
+    ids = [f"member-{number}" for number in range(30)]
+    results = app.tasks["shop.ask"].delay_many(range(30), task_ids=ids)
+    for number, task_id in enumerate(ids[:-1]):
+        app.backend.mark_as_done(task_id, number)
+    with pytest.raises(NotYet):
+        results.get(timeout=0.2)
+    app.backend.mark_as_failure(ids[-1], ValueError("the last"))
+    with pytest.raises(ValueError, match="the last"):
+        results.get(timeout=20)
+    told: dict[str, int] = {}
+    assert results.get(timeout=20, propagate=False, callback=told.__setitem__) is None
+    assert results._results is None
+
+    before = calls(redis, "get") + calls(redis, "mget")
+    assert [result.result for result in results][:-1] == list(range(29))
+    assert results[29].state == "FAILURE"
+    assert {task_id: told[task_id] for task_id in ids[:-1]} == dict(
+        zip(ids[:-1], range(29), strict=True)
+    )
+    assert calls(redis, "get") + calls(redis, "mget") == before
+    assert results.get(timeout=20, propagate=False)[:29] == list(range(29))
+    results.forget()
+
+
+def test_none_of_no_calls_is_waited_for(app) -> None:
+    assert app.tasks["shop.ask"].delay_many([]).get(timeout=5) == []
+
+
 def test_results_come_as_they_end_and_a_failure_is_raised(app) -> None:
     results = app.tasks["shop.ask"].delay_many(["a", "b", "c"])
 
