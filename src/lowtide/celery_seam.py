@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -107,3 +108,21 @@ def load_own(app: Celery, data: bytes, content_type: str, content_encoding: str)
     """What `dump` serialized as the app serializes its results: it was never on a broker."""
     accept = _kombu.prepare_accept_content(["json", app.conf.result_serializer])
     return _kombu.loads(data, content_type, content_encoding, accept=accept)
+
+
+def is_celerys(function: Any) -> bool:
+    """Whether a task's tracer or `__call__` is Celery's own.
+
+    Who puts theirs around it often gives it the same name; a worker's `__call__` is its tracer's.
+    """
+    code = getattr(function, "__code__", None)
+    return code is not None and code.co_filename in _files()
+
+
+@cache
+def _files() -> frozenset[str]:
+    # An app that only sends has no use for the tracer.
+    from celery.app.task import Context
+    from celery.app.trace import trace_task
+
+    return frozenset(code.co_filename for code in (Context.update.__code__, trace_task.__code__))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,6 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     Field,
-    PrivateAttr,
     SecretStr,
     ValidationError,
     field_validator,
@@ -263,8 +263,6 @@ class Settings(BaseSettings):
         default="celery", description="How workers log: as Celery is set, for people, or as JSON"
     )
 
-    _profiles: dict[str, Profile] = PrivateAttr(default_factory=dict)
-
     @field_validator("tick", "lease", "poll_min", "state_ttl")
     @classmethod
     def _positive(cls, value: float) -> float:
@@ -287,9 +285,14 @@ class Settings(BaseSettings):
         merged["max_bytes"] = min(merged["max_bytes"], profile.max_bytes)
         return Thresholds.model_construct(**merged)
 
+    @cached_property
+    def profiles(self) -> dict[str, Profile]:
+        """Account → the service that it is known to be at; `profile` fills it."""
+        return {}
+
     def profile(self, account: str) -> Profile:
         """Which service an account is at; "compatible" when that cannot be told."""
-        known = self._profiles.get(account)
+        known = self.profiles.get(account)
         if known is None:
             try:
                 chosen = account_of(account, self)
@@ -297,7 +300,7 @@ class Settings(BaseSettings):
                 return COMPATIBLE
             url = chosen.base_url or environment("OPENAI_BASE_URL")
             known = PROFILES[chosen.profile] if chosen.profile else profile_at(url)
-            self._profiles[account] = known
+            self.profiles[account] = known
         return known
 
     def window(self, account: str) -> float:

@@ -22,6 +22,7 @@ from celery.loaders.base import BaseLoader
 from celery.utils.saferepr import saferepr
 
 from lowtide import early
+from lowtide.celery_seam import is_celerys
 from lowtide.celery_seam import shown as show
 from lowtide.phases import answer_of
 from lowtide.task import BatchTask
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from lowtide.outcome_pipe import OutcomePipe
 
 _HOOKS = ("before_start", "on_success", "after_return")
-# A worker puts a `__call__` of Celery's tracer into the place of the task's.
-_CELERYS = frozenset(code.co_filename for code in (trace.info.__code__, Context.update.__code__))
 _LINKS = ("callbacks", "chain", "chord", "ignore_result")
 
 
@@ -119,8 +118,8 @@ def _suits(task: Any, pipe: OutcomePipe) -> bool:
     """Whether Celery's tracer finds nothing at `task` but what the shortcut does."""
     return (
         isinstance(task, BatchTask)
-        and _is_celerys(task.__trace__)
-        and _is_celerys(type(task).__call__)
+        and is_celerys(task.__trace__)
+        and is_celerys(type(task).__call__)
         and getattr(task.run, "__func__", None) is BatchTask._run_phase  # noqa: SLF001
         and getattr(task.complete, "__func__", None) is BatchTask.complete
         and task.postprocess is None
@@ -129,12 +128,6 @@ def _suits(task: Any, pipe: OutcomePipe) -> bool:
         and not task.ignore_result
         and pipe.collects_for(task.backend)
     )
-
-
-def _is_celerys(function: Any) -> bool:
-    """Whether nobody has put one of their own around Celery's, which may bear its name."""
-    code = getattr(function, "__code__", None)
-    return code is not None and code.co_filename in _CELERYS
 
 
 def _is_unheard() -> bool:

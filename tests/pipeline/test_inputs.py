@@ -43,7 +43,7 @@ def few(rt: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     profile = dataclasses.replace(
         rt.settings.profile("default"), max_inputs=10, max_batch_inputs=20
     )
-    monkeypatch.setitem(rt.settings._profiles, "default", profile)
+    monkeypatch.setitem(rt.settings.profiles, "default", profile)
 
 
 def test_a_batch_with_too_many_inputs_is_cut(
