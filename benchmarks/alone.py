@@ -21,6 +21,18 @@ def fresh(work: Callable[..., Any], *args: Any) -> Any:
         return process.submit(work, *args).result()
 
 
+def at_once(count: int, work: Callable[..., Any], *args: Any) -> list[Any]:
+    """What `count` new processes return that do `work(*args, start)` beside each other.
+
+    They share nothing but the machine; `start()` lets each go on when all have called it.
+    """
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(count, mp_context=context) as processes:
+        start = manager.Barrier(count).wait
+        running = [processes.submit(work, *args, start) for _ in range(count)]
+        return [each.result() for each in running]
+
+
 class Took(NamedTuple):
     """What some work took: seconds of CPU, and MB more than before it began."""
 

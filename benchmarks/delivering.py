@@ -28,7 +28,8 @@ def run(options: Options) -> Iterator[Figure]:
 
         app.finalize()
         app.loader.import_default_modules()
-        heap.keep()  # as a worker does
+        heap.keep()  # as a worker does, which also writes a line for each task that has ended
+        app.log.setup_logging_subsystem("INFO", str(running.folder / "delivering.log"))
         some = texts(options.scaled(5_000), _SIZE)
         each = 1e6 / len(some)
         cases = (
