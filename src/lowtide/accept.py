@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from celery import Celery, signals
 from celery._state import _task_stack
 from celery.app.task import Context, Task
-from celery.app.trace import trace_task
+from celery.app.trace import task_has_custom, trace_task
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
@@ -32,7 +32,6 @@ from lowtide import (
     steps,
 )
 from lowtide.answer import Answer
-from lowtide.celery_seam import is_celerys
 from lowtide.envelope import Body, Envelope, Outcome, record
 from lowtide.errors import BufferUnreachable, InvalidRequest, LedgerUnavailable
 from lowtide.ids import custom_id, run_number
@@ -293,7 +292,7 @@ def run_step(task: BatchTask, context: Context, turn: Turn) -> steps.Step:
         Exception: Whatever the user's code raises.
     """
     with _current_task(task, context), turn_of(turn):
-        run = task.run if is_celerys(type(task).__call__) else task
+        run = task if task_has_custom(task, "__call__") else task.run
         if type(task).before_start is not Task.before_start:
             task.before_start(context.id, context.args, context.kwargs)
         returned = run(*context.args, **context.kwargs)

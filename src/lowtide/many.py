@@ -36,6 +36,7 @@ class ManyResults(GroupResult):
         self._ids: Sequence[str] = ()
         self._make: Callable[[str], AsyncResult] | None = None
         self._known: dict[str, Any] = {}
+        self._sample: Any = None
         super().__init__(id, results, ready_barrier=barrier(), **options)
 
     @classmethod
@@ -58,7 +59,7 @@ class ManyResults(GroupResult):
         if self._results is None and self._make is not None:
             self._results = [self._make(task_id) for task_id in self._ids]
             self._note(self._known)
-            self._known = {}
+            self._known, self._sample = {}, None
         return self._results
 
     @results.setter
@@ -68,12 +69,14 @@ class ManyResults(GroupResult):
     @property
     def backend(self) -> Any:
         """Where the members' results are: calls may name another place than the app's."""
-        return super().backend if self._one is None else self._one.backend
+        one = self._one()
+        return super().backend if one is None else one.backend
 
     @property
     def supports_native_join(self) -> Any:
         """Whether the members' backend reads many results at once."""
-        return None if self._one is None else self._one.supports_native_join
+        one = self._one()
+        return None if one is None else one.supports_native_join
 
     def __len__(self) -> int:
         return len(self._ids if self._results is None else self._results)
@@ -163,11 +166,13 @@ class ManyResults(GroupResult):
     def _all_ids(self) -> Sequence[str]:
         return self._ids if self._results is None else [result.id for result in self._results]
 
-    @property
     def _one(self) -> Any:
         """One of the members, None when there is none: they are all read in the same way."""
-        ids = self._all_ids()
-        return self._member(ids[-1]) if ids else None
+        if self._results is not None:
+            return self._results[0] if self._results else None
+        if self._sample is None and self._make is not None and self._ids:
+            self._sample = self._make(self._ids[0])
+        return self._sample
 
     def _member(self, task_id: str) -> Any:
         """A member, made for the moment where they are not made yet."""
