@@ -33,14 +33,15 @@ def run(options: Options) -> Iterator[Figure]:
 
 
 @contextmanager
-def workers(count: int) -> Iterator[Stack]:
-    """Plain and batch workers whose buffers are never sealed."""
+def workers(count: int, *, plain: bool = True) -> Iterator[Stack]:
+    """Batch workers whose buffers are never sealed, and as many plain ones unless told not to."""
     os.environ["BENCH_WAIT"] = "10h"
     try:
         with stack(simulator=False) as running:
             os.environ["OPENAI_API_KEY"] = "sk-unused"
             for number in range(count):
-                running.worker(f"plain{number}", "benchmarks.app:plain")
+                if plain:
+                    running.worker(f"plain{number}", "benchmarks.app:plain")
                 running.worker(f"batch{number}", "benchmarks.batch_app:app")
             yield running
     finally:

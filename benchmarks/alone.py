@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import resource
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import psutil
 
@@ -21,16 +22,48 @@ def fresh(work: Callable[..., Any], *args: Any) -> Any:
         return process.submit(work, *args).result()
 
 
-def at_once(count: int, work: Callable[..., Any], *args: Any) -> list[Any]:
-    """What `count` new processes return that do `work(*args, start)` beside each other.
+class Standing:
+    """Something that stands in a process of its own and is measured when it is asked to.
 
-    They share nothing but the machine; `start()` lets each go on when all have called it.
+    Args:
+        work: Makes a generator; what it yields first tells that it stands, then it measures once
+            for each value.
+        args: Its arguments.
     """
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(count, mp_context=context) as processes:
-        start = manager.Barrier(count).wait
-        running = [processes.submit(work, *args, start) for _ in range(count)]
-        return [each.result() for each in running]
+
+    def __init__(self, work: Callable[..., Iterator[Any]], *args: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._ours, theirs = context.Pipe()
+        self._process = context.Process(target=_stand, args=(theirs, work, args))
+        self._process.start()
+        theirs.close()
+        self._told()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ours.close()
+        self._process.join()
+
+    def measured(self) -> Any:
+        """The next value."""
+        self._ours.send(None)
+        return self._told()
+
+    def _told(self) -> Any:
+        try:
+            return self._ours.recv()
+        except EOFError:
+            raise SystemExit("a benchmark's process failed, see above") from None
+
+
+def _stand(pipe: Any, work: Callable[..., Iterator[Any]], args: tuple[Any, ...]) -> None:
+    values = work(*args)
+    with contextlib.suppress(EOFError), contextlib.closing(values):  # type: ignore[type-var]
+        while True:
+            pipe.send(next(values))
+            pipe.recv()
 
 
 class Took(NamedTuple):

@@ -22,14 +22,14 @@ _TASK = "tasks.summarize"
 def run(options: Options) -> Iterator[Figure]:
     """Results, results with a link, and members of a chord."""
     os.environ["BENCH_WAIT"] = "10h"
-    with stack() as running:
+    with stack() as running, (running.folder / "delivering.log").open("w") as log:
         running.worker("plain0", "benchmarks.app:plain")
         from benchmarks.batch_app import app
 
         app.finalize()
         app.loader.import_default_modules()
         heap.keep()  # as a worker does, which also writes a line for each task that has ended
-        app.log.setup_logging_subsystem("INFO", str(running.folder / "delivering.log"))
+        app.log.setup_logging_subsystem("INFO", log)
         some = texts(options.scaled(5_000), _SIZE)
         each = 1e6 / len(some)
         cases = (
