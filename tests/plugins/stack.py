@@ -167,9 +167,9 @@ def pytest_runtest_call(item: pytest.Item) -> None:
 
 
 @contextlib.contextmanager
-def deployment(folder: Path, redis_url: str) -> Iterator[Stack]:
-    """A simulator, and an environment in which workers of it are started."""
-    simulator = Simulator(folder)
+def deployment(folder: Path, redis_url: str, *flags: str) -> Iterator[Stack]:
+    """A simulator with `flags`, and an environment in which workers of it are started."""
+    simulator = Simulator(folder, *flags)
     env = {
         "OPENAI_API_KEY": "simulator",
         "OPENAI_BASE_URL": simulator.base_url,

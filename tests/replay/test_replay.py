@@ -107,8 +107,8 @@ def test_lost_results_are_stored_again_and_nothing_follows_twice(world: World) -
         call.get(timeout=60, propagate=False)
     before = [world.again(call).result for call in calls]
     until(lambda: len(world.notes()) == 4, "link, chain, chord and errback ran")
-    noted, paid, billed = world.notes(), money(world), world.stack.simulator.report()["requests"]
     world.batches_of(*calls)
+    noted, paid, billed = world.notes(), money(world), world.stack.simulator.report()["requests"]
     world.wipe(*calls)
 
     found = world.replay(*calls)

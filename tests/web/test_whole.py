@@ -6,14 +6,23 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
 
-from tests.plugins.stack import ROOT, Stack, ended_by_pid
+from tests.plugins.stack import ROOT, Stack, deployment, ended_by_pid
 from tests.web.conftest import SECRET
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def stack(tmp_path: Path, redis_url: str) -> Iterator[Stack]:
+    """A provider that takes a moment: of a batch whose id is not noted yet a poll would tell."""
+    with deployment(tmp_path, redis_url, "--delay", "3s") as stack:
+        yield stack
 
 
 @pytest.fixture
