@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from lowtide.ledger import Ledger
 from lowtide.runtime import Runtime
 from tests.cli.conftest import Command
 from tests.plugins.redis import started_redis
-from tests.plugins.stack import Stack
+from tests.plugins.stack import Stack, until
 
 CLOSED = "redis://127.0.0.1:1/0"
 
@@ -46,6 +48,14 @@ def own_redis(tmp_path: Path) -> Iterator[EmbeddedRedis]:
     server.stop()
 
 
+def has_tables(ledger: Path) -> bool:
+    if not ledger.exists():
+        return False
+    with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as connection:
+        query = "SELECT count(*) FROM sqlite_master WHERE name = 'lowtide_outbox'"
+        return bool(connection.execute(query).fetchone()[0])
+
+
 def test_all_is_well_with_a_whole_deployment(
     stack: Stack, lowtide: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,6 +63,8 @@ def test_all_is_well_with_a_whole_deployment(
     from tests.integration.app import app
 
     stack.ready(app)
+    # It answers before it has made the tables.
+    until(lambda: has_tables(Path(stack.env["LOWTIDE_HOME"]) / "ledger.db"), "there are tables")
 
     monkeypatch.setenv("OPENAI_API_KEY", stack.env["OPENAI_API_KEY"])
     ran = lowtide("doctor", "-A", "tests.integration.app", "--json")
