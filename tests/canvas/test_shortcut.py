@@ -369,3 +369,11 @@ def test_a_backend_with_another_form(url: str, setting: dict[str, Any]) -> None:
     assert backend.decode_result(stored)["result"] == "R(a)"
     assert stored[:1] != (b"{" if isinstance(stored, bytes) else "{")
     app.close()
+
+
+def test_nothing_is_stored_once_another_may_have_taken_over(app: Celery, traced: list[str]) -> None:
+    ends = resume.resume(app, [item(app, "x"), item(app, "y")], HOST, may_write=lambda: False)
+
+    assert [end.state for end in ends] == ["AGAIN", "AGAIN"]
+    assert traced == []
+    assert not app.backend.client.exists("celery-task-meta-x", "celery-task-meta-y")
