@@ -6,13 +6,15 @@ import contextlib
 import multiprocessing
 import resource
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import psutil
 
 from benchmarks.cpu import MB
+
+Values: TypeAlias = Generator[Any, None, None]
 
 
 def fresh(work: Callable[..., Any], *args: Any) -> Any:
@@ -31,7 +33,7 @@ class Standing:
         args: Its arguments.
     """
 
-    def __init__(self, work: Callable[..., Iterator[Any]], *args: Any) -> None:
+    def __init__(self, work: Callable[..., Values], *args: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self._ours, theirs = context.Pipe()
         self._process = context.Process(target=_stand, args=(theirs, work, args))
@@ -58,9 +60,9 @@ class Standing:
             raise SystemExit("a benchmark's process failed, see above") from None
 
 
-def _stand(pipe: Any, work: Callable[..., Iterator[Any]], args: tuple[Any, ...]) -> None:
+def _stand(pipe: Any, work: Callable[..., Values], args: tuple[Any, ...]) -> None:
     values = work(*args)
-    with contextlib.suppress(EOFError), contextlib.closing(values):  # type: ignore[type-var]
+    with contextlib.suppress(EOFError), contextlib.closing(values):
         while True:
             pipe.send(next(values))
             pipe.recv()
@@ -75,21 +77,14 @@ class Took(NamedTuple):
 
 def alone(work: Callable[..., Any], *args: Any) -> Took:
     """Runs `work(*args)` in a new process; `work` prepares, and returns what is measured."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_measure, args=(theirs, work, args))
-    process.start()
-    theirs.close()
-    try:
-        took: Took = ours.recv()
-    except EOFError:
-        raise SystemExit(f"{work.__name__} failed, see above") from None
-    process.join()
+    with Standing(_measure, work, args) as standing:
+        took: Took = standing.measured()
     return took
 
 
-def _measure(pipe: Any, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _measure(work: Callable[..., Any], args: tuple[Any, ...]) -> Values:
     measured = work(*args)
+    yield
     me, most, over = psutil.Process(), [0.0], threading.Event()
     before = me.memory_info().rss
 
@@ -104,7 +99,7 @@ def _measure(pipe: Any, work: Callable[..., Any], args: tuple[Any, ...]) -> None
     took = _cpu() - start
     over.set()
     watcher.join()
-    pipe.send(Took(took, max(0.0, (max(most[0], me.memory_info().rss) - before) / MB)))
+    yield Took(took, max(0.0, (max(most[0], me.memory_info().rss) - before) / MB))
 
 
 def _cpu() -> float:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from statistics import mean
 
 from benchmarks import accepting, whole
-from benchmarks.alone import Standing
+from benchmarks.alone import Standing, Values
 from benchmarks.figure import Figure
 from benchmarks.options import Options
 from benchmarks.stack import stack
@@ -59,7 +59,7 @@ def _at_once(some: list[Standing]) -> list[float]:
         return list(threads.map(Standing.measured, some))
 
 
-def _accept(count: int, some: list[str]) -> Iterator[float]:
+def _accept(count: int, some: list[str]) -> Values:
     """As workers do it that have enough to do: all calls are in the queue before they begin."""
     with accepting.workers(count, plain=False) as running:
         from benchmarks.batch_app import app
@@ -79,7 +79,7 @@ def _accept(count: int, some: list[str]) -> Iterator[float]:
             yield backlog(some)
 
 
-def _whole(count: int, some: list[str]) -> Iterator[float]:
+def _whole(count: int, some: list[str]) -> Values:
     os.environ["BENCH_WAIT"] = "1s"
     with stack() as running:
         for number in range(count):

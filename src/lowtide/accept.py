@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from celery import Celery, signals
 from celery._state import _task_stack
-from celery.app.task import Context, Task
+from celery.app.task import Context
 from celery.app.trace import task_has_custom, trace_task
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
@@ -293,7 +293,7 @@ def run_step(task: BatchTask, context: Context, turn: Turn) -> steps.Step:
     """
     with _current_task(task, context), turn_of(turn):
         run = task if task_has_custom(task, "__call__") else task.run
-        if type(task).before_start is not Task.before_start:
+        if task_has_custom(task, "before_start"):
             task.before_start(context.id, context.args, context.kwargs)
         returned = run(*context.args, **context.kwargs)
     # A `__call__` of the user's own may have answered without running the function.

@@ -1,6 +1,6 @@
 """Deliver: a slice of answers goes back to its tasks, as if they had just returned.
 
-Each request is claimed in the ledger, its task resumed with Celery's own tracer, and what became
+Each request is claimed in the ledger, its task resumed as Celery would end it, and what became
 of it is settled. A replica that dies in between leaves claims that run out; what it had written
 already is then skipped.
 """

@@ -1,5 +1,5 @@
 """Finish: claimed requests get their outcomes, whoever gave them: a batch, a faster service, a
-revoke. Their tasks are resumed with Celery's own tracer, then the ledger notes what became of them.
+revoke. Their tasks are resumed as Celery would end them, then the ledger notes what became of them.
 """
 
 from __future__ import annotations

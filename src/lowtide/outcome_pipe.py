@@ -13,7 +13,7 @@ import hashlib
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar, Token
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from importlib.resources import files
 from typing import Any, Self
 
@@ -55,7 +55,6 @@ class OutcomePipe:
         self._backend = app.backend
         self._collects = collects
         self._pipes = collects and isinstance(self._backend, RedisBackend)
-        self._form: Form | None = None
         self._commands: list[tuple[Any, ...]] = []
         self._last_parts: dict[str, tuple[Context, str, Any]] = {}
         self._token: Token[OutcomePipe | None] | None = None
@@ -112,6 +111,10 @@ class OutcomePipe:
         if self.trouble is not None:
             raise self.trouble
 
+    @cached_property
+    def _form(self) -> Form:
+        return form_of(self._backend)
+
     def collects_for(self, backend: Any) -> bool:
         """Whether successes that are stored in `backend` are collected."""
         return self._pipes and backend is self._backend
@@ -127,8 +130,6 @@ class OutcomePipe:
     def store(self, task_id: str, result: Any, traceback: Any, request: Context | None) -> None:
         """Collects a SUCCESS result."""
         backend = self._backend
-        if self._form is None:
-            self._form = form_of(backend)
         value = self._form(task_id, result, traceback, request)
         if len(value) > backend._MAX_STR_VALUE_SIZE:
             raise ValueError(f"the result of task {task_id} is too large for the Redis backend")

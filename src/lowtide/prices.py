@@ -153,10 +153,10 @@ def _published(
     rate = _rate(provider, model, tier, day)
     if rate is not None:
         return rate
-    standard = _rate(provider, model, "standard", day)
-    if standard is None or tier != "batch" or batch_share is None:
+    if tier != "batch" or batch_share is None:
         return _unknown
-    return lambda usage: standard(usage) * batch_share
+    standard = _rate(provider, model, "standard", day)
+    return _unknown if standard is None else lambda usage: standard(usage) * batch_share
 
 
 @lru_cache(maxsize=1024)

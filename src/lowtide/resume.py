@@ -253,11 +253,11 @@ def _traced(opened: _Opened, shortcut: Shortcut, events: TaskEvents) -> Resumed:
             events.buffered(opened.task, opened.task_id, judged.lane.key)
             return Resumed(opened.custom_id, "CONTINUED", judged)
         outcome = judged
-    children = opened.request["_children"] = []
     if not isinstance(outcome, LowtideError):
+        opened.request["_children"] = []
         traced = shortcut.end(opened.task, opened.request, opened.envelope, outcome)
         if traced is not None:
-            return _ended(opened, traced, children, events)
+            return _ended(opened, traced, events)
     history = [*map(recall, opened.envelope.history), outcome]
     turn = Turn(request.task_id, history=history, envelope=opened.envelope)
     if not opened.envelope.final:
@@ -270,21 +270,19 @@ def _traced(opened: _Opened, shortcut: Shortcut, events: TaskEvents) -> Resumed:
             turn = Turn(request.task_id, known=step)
         except Exception as error:
             turn = Turn(request.task_id, error=error)
-    children = opened.request["_children"] = []
+    opened.request["_children"] = []
     traced = trace(opened.task.app, opened.task, opened.request, turn)
-    return _ended(opened, traced, children, events)
+    return _ended(opened, traced, events)
 
 
-def _ended(
-    opened: _Opened, traced: tuple[Any, Any, Any, Any], children: list[Any], events: TaskEvents
-) -> Resumed:
+def _ended(opened: _Opened, traced: tuple[Any, Any, Any, Any], events: TaskEvents) -> Resumed:
     """What Celery's tracer, or the shortcut, told of the task's end."""
     info = traced[1]
     state = states.SUCCESS if info is None else info.state
     if state == states.REJECTED:
         return _rejected(opened, info.retval)
     events.ended(opened.task, opened.envelope, opened.task_id, traced)
-    ending = endings.traced(opened.task.app, traced, children)
+    ending = endings.traced(opened.task.app, traced, opened.request["_children"])
     ended = None if ending is None else opened.ended(ending)
     return Resumed(opened.custom_id, state, ended=ended)
 

@@ -45,7 +45,7 @@ class Shortcut:
 
     def __init__(self, app: Celery, pipe: OutcomePipe) -> None:
         self._pipe = pipe
-        self._is_open = pipe.collects_for(app.backend) and _is_unheard() and _is_bare(app.loader)
+        self._is_open = _is_unheard() and _is_bare(app.loader)
         # Of each task the length of its results in a log; None: it goes through the tracer.
         self._sizes: dict[str, int | None] = {}
 
