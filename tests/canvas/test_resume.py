@@ -15,14 +15,13 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from lowtide import BatchTask, RequestRejected
-from lowtide.accept import make_request
 from lowtide.calls import to_call
 from lowtide.connect import connect
-from lowtide.envelope import Body, Envelope
 from lowtide.ids import custom_id
 from lowtide.resume import Resumed, Resumption, resume
 from lowtide.steps import Asks
 from tests.canvas import fake_runtime
+from tests.canvas.accepted import accepted
 
 ANSWER = fake_runtime.answer("/v1/chat/completions", {"messages": [{"content": "a"}]})
 HOST = "w1@test"
@@ -91,12 +90,8 @@ def item(
     app: Celery, task: str, task_id: str, *, outcome: Any = ANSWER, **fields: Any
 ) -> Resumption:
     """A request of `task` with its outcome, as it would come back from the provider."""
-    embed = {name: fields.pop(name, None) for name in ("callbacks", "errbacks", "chain", "chord")}
-    known = {"id": task_id, "task": task, "root_id": task_id, "correlation_id": task_id}
-    context = Context({**known, "delivery_info": {"routing_key": "links"}, **fields})
-    envelope = Envelope.seal(context, Body.of(["a"], {}, embed, "json"))
     step = Asks(to_call("a", model="m"), ends=task != "talk")
-    return Resumption(make_request(app.tasks[task], context, step, envelope), outcome)
+    return Resumption(accepted(app, task, task_id, step, ["a"], **fields), outcome)
 
 
 def states_of(ends: list[Resumed]) -> list[str]:

@@ -17,16 +17,15 @@ from celery.loaders.app import AppLoader
 from pydantic import BaseModel
 
 from lowtide import Answer, BatchTask, accept, resume
-from lowtide.accept import make_request
 from lowtide.calls import Call, chat, embed, to_call
 from lowtide.connect import connect
-from lowtide.envelope import Body, Envelope
 from lowtide.events import TaskEvents
 from lowtide.resume import Resumed, Resumption
 from lowtide.shortcut import Shortcut
 from lowtide.steps import Asks
 from lowtide.stored_form import form_of
 from tests.canvas import fake_runtime
+from tests.canvas.accepted import accepted
 
 HOST = "w1@test"
 Task = type[BatchTask]
@@ -56,13 +55,10 @@ def item(
     app: Celery, task_id: str, call: Call | None = None, content: Any = "R(a)", **fields: Any
 ) -> Resumption:
     """A call of "ask" with its answer."""
-    embed_ = {name: fields.pop(name, None) for name in ("callbacks", "errbacks", "chain", "chord")}
-    known = {"id": task_id, "task": "ask", "root_id": "root", "correlation_id": task_id}
-    context = Context({**known, "delivery_info": {"routing_key": "celery"}, **fields})
-    envelope = Envelope.seal(context, Body.of(["a", 2.5], {"b": "c"}, embed_, "json"))
-    task = app.tasks["ask"]
-    call = to_call(call or "a", model="m", output=task.output)
-    request = make_request(task, context, Asks(call, ends=True), envelope)
+    call = to_call(call or "a", model="m", output=app.tasks["ask"].output)
+    fields = {"root_id": "root", **fields}
+    step = Asks(call, ends=True)
+    request = accepted(app, "ask", task_id, step, ["a", 2.5], {"b": "c"}, **fields)
     body = content
     if not isinstance(content, dict):
         message = {"role": "assistant", "content": content}
