@@ -32,6 +32,7 @@ from lowtide import (
     steps,
 )
 from lowtide.answer import Answer
+from lowtide.celery_seam import context_of
 from lowtide.envelope import Body, Envelope, Outcome, record
 from lowtide.errors import BufferUnreachable, InvalidRequest, LedgerUnavailable
 from lowtide.ids import custom_id, run_number
@@ -255,7 +256,7 @@ def _first_phase(app: Celery, message: Incoming, hostname: str) -> Accepted | _W
     # The tracer must get what the message held, whatever the user's code does to its arguments.
     request = dict(message.headers)
     request.update(args=args, kwargs=kwargs, hostname=hostname, is_eager=False, **embed)
-    context = Context(request, args=args, kwargs=kwargs, called_directly=False)
+    context = context_of(request)
     turn = Turn(context.id)
     try:
         turn.history = earlier_answers(task, context)

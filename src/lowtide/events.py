@@ -133,6 +133,8 @@ class TaskEvents:
 
         The runtime is counted from the moment the call was accepted.
         """
+        if not self._wanted:
+            return
         retval, info, _, shown = traced
         state = states.SUCCESS if info is None else info.state
         if state == states.SUCCESS:

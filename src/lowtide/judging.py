@@ -7,11 +7,12 @@ the same task: like what a generator yields next it is paid, booked, and survive
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from msgspec.structs import replace
 
 from lowtide import demands
 from lowtide.answer import Answer

@@ -19,6 +19,7 @@ from celery.utils.log import get_logger
 
 from lowtide import endings, finality, messages, rebuild, telling
 from lowtide.carried import recipients
+from lowtide.celery_seam import context_of
 from lowtide.destinations import KEPT, is_known
 from lowtide.endings import Ended, Ending
 from lowtide.envelope import unpack as unpack_envelope
@@ -261,7 +262,7 @@ class _Replay:
             return None
         # Whatever follows the task has followed it already.
         loaded.update(callbacks=None, errbacks=None, chain=None, chord=None)
-        return _Opened(row, request, task, Context(loaded, called_directly=False))
+        return _Opened(row, request, task, context_of(loaded))
 
 
 def _pages(rt: Runtime, batch_id: str) -> Iterator[list[RequestRow]]:

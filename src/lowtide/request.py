@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TypeVar
@@ -46,8 +45,7 @@ MAX_FILE_BYTES = 200_000_000
 MAX_CUSTOM_ID = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, gc=False):
     """One line of a batch file, before it is sent.
 
     Attributes:

@@ -8,7 +8,6 @@ past the tracer, result writes and chord parts share one pipeline, and events go
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from celery import Celery, states
@@ -16,9 +15,11 @@ from celery.app.task import Context
 from celery.exceptions import Reject
 from celery.utils.log import get_logger
 from kombu.exceptions import OperationalError
+from msgspec import Struct
 
 from lowtide import endings, finality, judging, phases, steps
 from lowtide.accept import make_request, run_step, trace
+from lowtide.celery_seam import context_of
 from lowtide.envelope import Envelope, Outcome, recall, unpack
 from lowtide.errors import EnvelopeError, InvalidRequest, LowtideError
 from lowtide.events import TaskEvents
@@ -42,8 +43,7 @@ Ending: TypeAlias = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Resumption:
+class Resumption(Struct, frozen=True):
     """A request with its outcome.
 
     Attributes:
@@ -60,8 +60,7 @@ class Resumption:
         return self.request.custom_id
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(Struct, frozen=True):
     """What became of a task.
 
     Attributes:
@@ -138,8 +137,7 @@ def resume(
     return ends
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
+class _Opened(Struct, frozen=True):
     """An item whose envelope is read."""
 
     item: Resumption
@@ -157,7 +155,7 @@ class _Opened:
 
     @property
     def context(self) -> Context:
-        return Context(self.request, called_directly=False)
+        return context_of(self.request)
 
     def ended(self, ending: endings.Ending) -> endings.Ended:
         """The task with its ending."""

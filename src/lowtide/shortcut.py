@@ -22,7 +22,7 @@ from celery.loaders.base import BaseLoader
 from celery.utils.saferepr import saferepr
 
 from lowtide import early
-from lowtide.celery_seam import is_celerys
+from lowtide.celery_seam import context_of, is_celerys
 from lowtide.celery_seam import shown as show
 from lowtide.phases import answer_of
 from lowtide.task import BatchTask
@@ -79,7 +79,7 @@ class Shortcut:
         if size is None:
             return None
         start = time.monotonic()
-        context = Context(request, called_directly=False)
+        context = context_of(request)
         # Current as it would be: a log handler may ask for the task that a line is about.
         _task_stack.push(task)
         task.request_stack.push(context)

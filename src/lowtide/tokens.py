@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from lowtide.calls import EMBEDDINGS
 
@@ -32,8 +33,7 @@ def most_written(endpoint: str, body: Mapping[str, Any]) -> int | None:
     return limit if isinstance(limit, int) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens of one answer, whatever names the endpoint gives them.
 
     Attributes:

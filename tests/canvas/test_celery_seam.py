@@ -9,13 +9,14 @@ import uuid
 
 import pytest
 from celery import Celery
+from celery.app.task import Context
 from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.message import Message
 from kombu.serialization import prepare_accept_content, register
 from kombu.utils import json as kombu_json
 
 from lowtide import celery_seam
-from lowtide.celery_seam import dump, parse
+from lowtide.celery_seam import context_of, dump, parse
 
 TEXTS = [
     "0", "-0", "-0.0", "1.0", "1E5", "0.1", "5e-324", "1e400", "-1e400", "NaN", "Infinity",
@@ -105,3 +106,20 @@ def test_a_serializer_in_the_place_of_kombus_is_asked() -> None:
     finally:
         register("json", kombu_json.dumps, kombu_json.loads, *options.values())
     assert dump(1, "json")[2] == b"1"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {}, {"tenant": "acme", "lang": "py", "argsrepr": "(1,)", "compression": None},
+        {"headers": {"tenant": "acme"}}, {"headers": None, "x-own": 1}, {"timelimit": [3, 2]},
+        {"timelimit": None, "chord": {"task": "t"}, "_children": []}, {"called_directly": True},
+    ],
+)  # fmt: skip
+def test_a_context_is_what_celery_makes_of_the_call(more: dict[str, object]) -> None:
+    request = {"id": "i", "task": "t", "args": ["a"], "kwargs": {}, "retries": 0, **more}
+
+    for _ in range(2):  # the names of a call are known the second time
+        made, celerys = context_of(request), Context(request, called_directly=False)
+        assert vars(made) == vars(celerys)
+        assert list(made.headers or ()) == list(celerys.headers or ())

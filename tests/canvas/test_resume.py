@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from celery import Celery, states
 from celery.app.task import Context
 from kombu.exceptions import OperationalError
+from msgspec.structs import replace
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from lowtide import BatchTask, RequestRejected

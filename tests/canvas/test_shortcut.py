@@ -16,7 +16,7 @@ from celery.backends.redis import RedisBackend
 from celery.loaders.app import AppLoader
 from pydantic import BaseModel
 
-from lowtide import Answer, BatchTask, accept, resume
+from lowtide import Answer, BatchTask, accept, events, resume
 from lowtide.calls import Call, chat, embed, to_call
 from lowtide.connect import connect
 from lowtide.events import TaskEvents
@@ -106,6 +106,7 @@ class Ear:
     def __init__(self, app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
         self.events: list[Any] = []
         self.lines: list[Any] = []
+        monkeypatch.setattr(events, "_wanted", lambda _: True)
         monkeypatch.setattr(TaskEvents, "add", self._event)
         handler = logging.Handler()
         handler.emit = self._line  # type: ignore[method-assign]

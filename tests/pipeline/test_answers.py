@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
+from msgspec import structs
 from redis.exceptions import ConnectionError as RedisAway
 
 from lowtide import answers
@@ -22,7 +22,7 @@ BODY = {"choices": [{"message": {"content": "It is low."}}]}
 @pytest.fixture
 def asked() -> Request:
     (request,) = requests(1, user=requests(1)[0].task_id)
-    return dataclasses.replace(request, cache=3600.0)
+    return structs.replace(request, cache=3600.0)
 
 
 def keep(rt: Runtime, request: Request, state: Any = "SUCCESS") -> None:
@@ -35,7 +35,7 @@ def test_what_was_kept_is_found(rt: Runtime, asked: Request) -> None:
 
     keep(rt, asked)
 
-    assert answers.find(rt, dataclasses.replace(asked, custom_id="o.0.0", task="other")) == BODY
+    assert answers.find(rt, structs.replace(asked, custom_id="o.0.0", task="other")) == BODY
 
 
 def test_only_the_very_same_is_found(rt: Runtime, asked: Request) -> None:
@@ -49,7 +49,7 @@ def test_only_the_very_same_is_found(rt: Runtime, asked: Request) -> None:
         {"body": asked.body[:-1] + b',"response_format":{"type":"json_object"}}'},
         {"cache": None},
     ]
-    assert [answers.find(rt, dataclasses.replace(asked, **other)) for other in others] == [None] * 5
+    assert [answers.find(rt, structs.replace(asked, **other)) for other in others] == [None] * 5
 
 
 def test_an_answer_is_too_old_for_who_wants_a_newer_one(
@@ -60,12 +60,12 @@ def test_an_answer_is_too_old_for_who_wants_a_newer_one(
 
     monkeypatch.setattr(type(rt.clock), "now", lambda _self: now + 60)
 
-    assert answers.find(rt, dataclasses.replace(asked, cache=61.0)) == BODY
-    assert answers.find(rt, dataclasses.replace(asked, cache=59.0)) is None
+    assert answers.find(rt, structs.replace(asked, cache=61.0)) == BODY
+    assert answers.find(rt, structs.replace(asked, cache=59.0)) is None
 
 
 def test_redis_forgets_it_in_time(rt: Runtime, asked: Request) -> None:
-    keep(rt, dataclasses.replace(asked, cache=7.0))
+    keep(rt, structs.replace(asked, cache=7.0))
 
     (key,) = [key for key in rt.redis.scan_iter("*:answer:*") if rt.redis.pttl(key) <= 7000]
     assert rt.redis.pttl(key) > 0
@@ -83,7 +83,7 @@ def test_an_answer_that_is_asked_for_again_is_not_kept(
     rt: Runtime, asked: Request, invalid: list[Any]
 ) -> None:
     envelope = Envelope(body=b"", accepted_at=0.0, invalid=invalid).pack()
-    following = dataclasses.replace(asked, envelope=envelope)
+    following = structs.replace(asked, envelope=envelope)
     resumed = [Resumed(asked.custom_id, "CONTINUED", following)]
 
     answers.keep(rt, {asked.custom_id: asked}, resumed, {asked.custom_id: BODY})

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from lowtide.escalate import escalate
 from lowtide.fetch import fetch
@@ -21,7 +22,7 @@ from tests.plugins.stack import Simulator, until
 
 
 def with_deadline(given: list[Request], at: float) -> list[Request]:
-    return [dataclasses.replace(request, deadline=at) for request in given]
+    return [structs.replace(request, deadline=at) for request in given]
 
 
 def row_of(rt: Runtime, request: Request) -> Any:
@@ -255,7 +256,7 @@ def test_a_line_is_named_rightly_after_others_left_the_batch(
 ) -> None:
     """The provider counts the lines that were sent, not those that are still waited for."""
     given = sorted(requests(4), key=lambda request: request.custom_id)
-    bad = dataclasses.replace(given[2], body=given[2].body[:-1] + b',"stream":true}')
+    bad = structs.replace(given[2], body=given[2].body[:-1] + b',"stream":true}')
     batch_id = sealed(rt, [given[0], given[1], bad, given[3]])
     submit(rt, batch_id)
     revoke(rt, [given[0].task_id], "w1")

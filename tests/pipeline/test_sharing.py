@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from lowtide.deliver import deliver
 from lowtide.errors import LedgerUnavailable, RequestRejected
@@ -23,7 +24,7 @@ def same(count: int, **body: Any) -> list[Request]:
     """Requests of as many tasks, which all ask the same and share."""
     run = requests(1)[0].task_id
     given = requests(count, user=run, **body)
-    return [dataclasses.replace(each, share=digest(each.lane, each.body)) for each in given]
+    return [structs.replace(each, share=digest(each.lane, each.body)) for each in given]
 
 
 def delivered(rt: Runtime, batch_id: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+from msgspec import structs
 
 from lowtide import limits, spending
 from lowtide.clock import SystemClock
@@ -52,7 +53,7 @@ def batch(rt: Runtime, batch_id: str) -> BatchRow:
 
 
 def of_task(task: str, given: list[Request]) -> list[Request]:
-    return [dataclasses.replace(each, task=task) for each in given]
+    return [structs.replace(each, task=task) for each in given]
 
 
 def test_a_batch_over_the_cap_is_held_and_says_so(
@@ -304,7 +305,7 @@ def _delivered(rt: Runtime, batch_id: str, **booked: Any) -> None:
 def test_a_lanes_cap_is_for_all_its_shares_together(rt: Runtime, provider: Interfering) -> None:
     rt.settings.lanes = {LANE.key: LaneOverride(spend_cap_day=15.0)}
     first, second = (
-        sealed(rt, [dataclasses.replace(each, lane=dataclasses.replace(LANE, share=share))])
+        sealed(rt, [structs.replace(each, lane=dataclasses.replace(LANE, share=share))])
         for each, share in zip(requests(2), ("acme", "ebay"), strict=True)
     )
 
@@ -376,7 +377,7 @@ class TestTurns:
 
 def of_share(share: str, given: list[Request]) -> list[Request]:
     lane = dataclasses.replace(LANE, share=share)
-    return [dataclasses.replace(each, lane=lane) for each in given]
+    return [structs.replace(each, lane=lane) for each in given]
 
 
 def next_day(rt: Runtime) -> None:

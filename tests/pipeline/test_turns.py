@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from celery.app.task import Context
+from msgspec import structs
 
 from lowtide import accept, control, judging, steps, turns
 from lowtide.answer import Answer
@@ -27,8 +28,7 @@ def of(share: str, count: int = 2) -> list[Request]:
     """Requests in the lane of `share`."""
     given = requests(count)
     return [
-        dataclasses.replace(each, lane=dataclasses.replace(each.lane, share=share))
-        for each in given
+        structs.replace(each, lane=dataclasses.replace(each.lane, share=share)) for each in given
     ]
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import fields
 from functools import cache
 from operator import attrgetter, itemgetter
 from typing import Any
 
+from msgspec.structs import fields
 from sqlalchemy import ARRAY, Column, Connection, bindparam, func, literal, null, select, update
 
 from lowtide.clock import Clock
@@ -61,12 +61,13 @@ class ClaimVerbs:
             .with_for_update(skip_locked=True)  # locked: somebody else is claiming it
         )
         with self._db.write() as connection:
+            rows = connection.execute(query).all()
             free = [
-                ClaimedRow(row.custom_id, row.blob, row.attempt, bool(row.may_share))
-                for row in connection.execute(query)
-                if row.batch_id == batch_id
-                and row.state == RequestState.RECORDED
-                and (row.claim is None or row.claim_until <= now)
+                ClaimedRow(custom_id, blob, attempt, bool(may_share))
+                for custom_id, blob, attempt, where, state, holder, until, may_share in rows
+                if where == batch_id
+                and state == RequestState.RECORDED
+                and (holder is None or until <= now)
             ]
             which = sql.among(self._db, _ROW.custom_id, [row.custom_id for row in free])
             taken = update(REQUESTS).where(which)
@@ -135,9 +136,9 @@ class ClaimVerbs:
             .with_for_update()
         )
         return {
-            row.custom_id
-            for row in connection.execute(query)
-            if row.claim == owner and row.state == RequestState.RECORDED
+            custom_id
+            for custom_id, state, holder in connection.execute(query).all()
+            if holder == owner and state == RequestState.RECORDED
         }
 
 
@@ -198,6 +199,8 @@ def _clean_text(value: str) -> str:
 
 
 def _clean_count(value: float) -> int | None:
+    if type(value) is int and 0 <= value <= _LARGEST_COUNT:
+        return value
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return int(max(-_LARGEST_COUNT, min(value, _LARGEST_COUNT)))

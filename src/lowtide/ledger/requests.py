@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -51,7 +51,7 @@ class RequestQueries:
         for rows in self._left(batch_id, chunk):
             yield [(row[0], row[1]) for row in rows]
 
-    def _left(self, batch_id: str, chunk: int) -> Iterator[list[Any]]:
+    def _left(self, batch_id: str, chunk: int) -> Iterator[Sequence[Any]]:
         last = ""
         while True:
             query = (
@@ -61,7 +61,7 @@ class RequestQueries:
                 .limit(chunk)
             )
             with self._db.read() as connection:
-                rows = list(connection.execute(query))
+                rows = connection.execute(query).all()
             if rows:
                 last = rows[-1][0]
                 yield rows

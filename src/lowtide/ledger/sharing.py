@@ -8,9 +8,10 @@ line is there for as long as one of them has no outcome: that may be any of them
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
 from sqlalchemy import Connection, bindparam, func, or_, select, update
 
 from lowtide.clock import Clock
