@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from celery import Celery
+from celery.app import trace
 
 from benchmarks import cpu, steps
 from benchmarks.figure import Figure, alternate
 from benchmarks.options import Options
 from benchmarks.stack import Stack, stack, until
 from benchmarks.texts import texts
-from lowtide import heap
+from lowtide import heap, runtime
+from lowtide.ledger import Outcome, RequestState
 
 _SIZE = 1_000
 _TASK = "tasks.summarize"
+_STORED = b'{"status": "SUCCESS", "result": "%b", "traceback": null, "children": []}' % (b"x" * 80)
 
 
 def run(options: Options) -> Iterator[Figure]:
@@ -34,16 +38,16 @@ def run(options: Options) -> Iterator[Figure]:
         each = 1e6 / len(some)
         cases = (
             ("deliver, for each result", "plain no-op task", 0.05, alone, nothings),
+            ("of that, ledger, Redis and log line alone", "plain no-op task", None, bare, nothings),
             ("deliver with a link", "plain task with a link", 1.0, linked, plain_links),
             ("deliver a member of a chord", "member of a plain chord", 1.0, members, plain_chord),
         )
         for name, baseline, limit, ours, plain in cases:
             measured = alternate(
-                options.rounds,
-                lambda plain=plain: plain(running, some) * each,  # type: ignore[misc]
-                lambda ours=ours: delivered(app, ours(app, some)) * each,  # type: ignore[misc]
+                options.rounds, partial(plain, running, some), partial(ours, app, some)
             )
-            yield Figure(f"{name}: CPU", baseline, limit, *measured)
+            took = ([each * seconds for seconds in side] for side in measured)
+            yield Figure(f"{name}: CPU", baseline, limit, *took)
     del os.environ["BENCH_WAIT"]
 
 
@@ -54,24 +58,58 @@ def delivered(app: Celery, incoming: Sequence[Any]) -> float:
     return took
 
 
-def alone(_app: Celery, some: Sequence[str]) -> list[Any]:
-    """Calls by themselves."""
-    return steps.messages(_TASK, some)
+def bare(app: Celery, some: Sequence[str]) -> float:
+    """CPU of what no result can do without, by the libraries that do it: its claim, its way into
+    Redis, its line in the log, and its outcome. No task is looked at.
+    """
+    steps.accepted(app, steps.messages(_TASK, some))
+    batch = steps.sealed(app)
+    submitted, ended, _ = steps.through(app, batch)
+    submitted()
+    ended()
+    rt = runtime.of(app)
+    ids, size = sorted(rt.ledger.ids(batch)), rt.settings.slice_requests
+    slices = [ids[at : at + size] for at in range(0, len(ids), size)]
+    took = cpu.own(lambda: [_bare_slice(app, batch, names) for names in slices])
+    app.control.purge()
+    return took
 
 
-def linked(app: Celery, some: Sequence[str]) -> list[Any]:
-    """Calls with a link each."""
-    return steps.messages(_TASK, some, {"callbacks": [dict(app.tasks["bench.batch_same"].s())]})
+def _bare_slice(app: Celery, batch: str, names: Sequence[str]) -> None:
+    ledger, owner = runtime.of(app).ledger, os.urandom(8).hex()
+    ledger.claim(batch, names, owner, 60.0)
+    with app.backend.client.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.execute_command("SETEX", f"celery-task-meta-{name}", 86_400, _STORED)
+            pipe.execute_command("PUBLISH", f"celery-task-meta-{name}", _STORED)
+        pipe.execute()
+    told = {"return_value": "x" * 80, "runtime": 0.5, "args": "()", "kwargs": "{}", "name": _TASK}
+    for name in names:
+        trace.info(trace.LOG_SUCCESS, {"id": name, **told})
+    state, counts = RequestState.DELIVERED, (900, 0, 20, 0)
+    ended = [Outcome(name, state, 200, None, None, "req", *counts, 0.1, 0.2) for name in names]
+    ledger.settle(owner, ended)
 
 
-def members(app: Celery, some: Sequence[str]) -> list[Any]:
-    """Calls that are the header of one chord."""
+def alone(app: Celery, some: Sequence[str]) -> float:
+    """CPU for calls by themselves."""
+    return delivered(app, steps.messages(_TASK, some))
+
+
+def linked(app: Celery, some: Sequence[str]) -> float:
+    """CPU for calls with a link each."""
+    links = {"callbacks": [dict(app.tasks["bench.batch_same"].s())]}
+    return delivered(app, steps.messages(_TASK, some, links))
+
+
+def members(app: Celery, some: Sequence[str]) -> float:
+    """CPU for calls that are the header of one chord."""
     group = f"chord-{os.urandom(4).hex()}"
     body = app.tasks["bench.batch_count"].s()
     body.freeze()
     body["chord_size"] = len(some)
     app.backend.set_chord_size(group, len(some))
-    return steps.messages(_TASK, some, {"chord": dict(body)}, group=group)
+    return delivered(app, steps.messages(_TASK, some, {"chord": dict(body)}, group=group))
 
 
 def nothings(running: Stack, some: Sequence[str]) -> float:
