@@ -66,12 +66,11 @@ def finish(
     lane = batch.to_lane()
     bodies: dict[str, dict[str, Any]] = {}
     items = []
-    for row in claim.rows:
-        request = unpack(row.custom_id, lane, row.blob)
-        outcome = found[row.custom_id]
+    for request in [unpack(row.custom_id, lane, row.blob) for row in claim.rows]:
+        outcome = found[request.custom_id]
         body = results.read_body(outcome.body) if isinstance(outcome, Answered) else None
         if body is not None:
-            bodies[row.custom_id] = body
+            bodies[request.custom_id] = body
             items.append(Resumption(request, (lane.endpoint, body)))
         else:
             error = _error(outcome).about(task=request.task, task_id=request.task_id)

@@ -7,7 +7,8 @@ past the tracer, result writes and chord parts share one pipeline, and events go
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 from celery import Celery, states
@@ -25,7 +26,7 @@ from lowtide.errors import EnvelopeError, InvalidRequest, LowtideError
 from lowtide.events import TaskEvents
 from lowtide.outcome_pipe import OutcomePipe
 from lowtide.request import Request
-from lowtide.shortcut import Shortcut
+from lowtide.shortcut import Plain, Shortcut
 from lowtide.turn import Turn
 
 logger = get_logger(__name__)
@@ -114,27 +115,37 @@ def resume(
         (task.task, task.task_id) for task in opened if isinstance(task, _Opened)
     )
     events = TaskEvents(app, hostname)
-    ends: list[Resumed] = []
-    sure = 0
-    done: set[str] = set()
+    ends: dict[int, Resumed] = {}
+    first: dict[str, int] = {}
+    waiting: dict[int, _Opened] = {}
+    for number, task in enumerate(opened):
+        if isinstance(task, Resumed):
+            ends[number] = task
+        elif first.setdefault(task.custom_id, number) == number:
+            waiting[number] = task
     with OutcomePipe(app, may_write) as pipe:
-        shortcut = Shortcut(app, pipe)
-        for task in opened:
+        shortcut, final = Shortcut(app, pipe), stored.keys() | set(revoked)
+        plain = [
+            Plain(number, task.task, task.request, task.envelope, outcome)
+            for number, task in waiting.items()
+            if task.task_id not in final and (outcome := _plain(task, shortcut)) is not None
+        ]
+        for number, traced in shortcut.end(plain).items():
+            ends[number] = _ended(waiting.pop(number), traced, events)
+        sure = len(ends)
+        for number, task in waiting.items():
             if pipe.trouble is not None:
                 break
-            if isinstance(task, Resumed):
-                ends.append(task)
-            elif task.custom_id in done:
-                ends.append(Resumed(task.custom_id, "SKIPPED"))
-            else:
-                done.add(task.custom_id)
-                ends.append(_end(task, pipe, shortcut, events, stored.get(task.task_id), revoked))
+            ends[number] = _end(task, pipe, events, stored.get(task.task_id), revoked)
             if pipe.is_empty and pipe.trouble is None:
                 sure = len(ends)
     if pipe.trouble is not None:
-        return _unsure(opened, ends[:sure], pipe.trouble)
+        return _unsure(opened, dict(islice(ends.items(), sure)), pipe.trouble)
     events.send()
-    return ends
+    return [
+        ends[number] if number in ends else Resumed(task.custom_id, "SKIPPED")
+        for number, task in enumerate(opened)
+    ]
 
 
 class _Opened(Struct, frozen=True):
@@ -208,7 +219,6 @@ def _unreadable(app: Celery, item: Resumption, error: Exception) -> Resumed:
 def _end(
     opened: _Opened,
     pipe: OutcomePipe,
-    shortcut: Shortcut,
     events: TaskEvents,
     stored: dict[str, Any] | None,
     revoked: Collection[str],
@@ -229,7 +239,7 @@ def _end(
             events.revoked(opened.task, opened.task_id)
             ending = endings.revoked(opened.task.app)
             return Resumed(opened.custom_id, "REVOKED", ended=opened.ended(ending))
-        ended = _traced(opened, shortcut, events)
+        ended = _traced(opened, events)
         if opened.has_links:
             # As near to its links as Celery stores a result.
             pipe.flush()
@@ -240,8 +250,8 @@ def _end(
     return ended
 
 
-def _traced(opened: _Opened, shortcut: Shortcut, events: TaskEvents) -> Resumed:
-    """Ends the task as Celery's tracer does, unless it is a generator that asks again."""
+def _traced(opened: _Opened, events: TaskEvents) -> Resumed:
+    """Ends the task by Celery's tracer, unless it is a generator that asks again."""
     request, outcome = opened.item.request, opened.item.outcome
     if isinstance(outcome, LowtideError):
         outcome = explained(outcome, request)
@@ -251,11 +261,6 @@ def _traced(opened: _Opened, shortcut: Shortcut, events: TaskEvents) -> Resumed:
             events.buffered(opened.task, opened.task_id, judged.lane.key)
             return Resumed(opened.custom_id, "CONTINUED", judged)
         outcome = judged
-    if not isinstance(outcome, LowtideError):
-        opened.request["_children"] = []
-        traced = shortcut.end(opened.task, opened.request, opened.envelope, outcome)
-        if traced is not None:
-            return _ended(opened, traced, events)
     history = [*map(recall, opened.envelope.history), outcome]
     turn = Turn(request.task_id, history=history, envelope=opened.envelope)
     if not opened.envelope.final:
@@ -271,6 +276,23 @@ def _traced(opened: _Opened, shortcut: Shortcut, events: TaskEvents) -> Resumed:
     opened.request["_children"] = []
     traced = trace(opened.task.app, opened.task, opened.request, turn)
     return _ended(opened, traced, events)
+
+
+def _plain(opened: _Opened, shortcut: Shortcut) -> tuple[str, dict[str, Any]] | None:
+    """The answer of a task that the shortcut takes; None when the task goes through the tracer."""
+    outcome = opened.item.outcome
+    if isinstance(outcome, LowtideError) or not shortcut.takes(
+        opened.task, opened.request, opened.envelope
+    ):
+        return None
+    try:
+        judged = _judged(opened, outcome)
+    except Exception:
+        return None  # what it is becomes known when the task is ended
+    if isinstance(judged, LowtideError | Request):
+        return None
+    opened.request["_children"] = []
+    return judged
 
 
 def _ended(opened: _Opened, traced: tuple[Any, Any, Any, Any], events: TaskEvents) -> Resumed:
@@ -325,17 +347,15 @@ def _rejected(opened: _Opened, error: Reject) -> Resumed:
 
 
 def _unsure(
-    opened: Sequence[_Opened | Resumed], sure: Sequence[Resumed], trouble: Exception
+    opened: Sequence[_Opened | Resumed], sure: Mapping[int, Resumed], trouble: Exception
 ) -> list[Resumed]:
     """What is known when the result backend failed: chord parts are only sure at the very end."""
     logger.warning("The result backend failed, answers wait and are tried again: %s", trouble)
-    ends = [
-        Resumed(task.custom_id, "AGAIN") if isinstance(task, _Opened) and task.has_chord else end
-        for task, end in zip(opened, sure, strict=False)
-    ]
-    rest = opened[len(ends) :]
-    return ends + [
-        task if isinstance(task, Resumed) else Resumed(task.custom_id, "AGAIN") for task in rest
+    return [
+        Resumed(task.custom_id, "AGAIN")
+        if number not in sure or (isinstance(task, _Opened) and task.has_chord)
+        else sure[number]
+        for number, task in enumerate(opened)
     ]
 
 

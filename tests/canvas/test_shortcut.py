@@ -20,6 +20,7 @@ from lowtide import Answer, BatchTask, accept, events, resume
 from lowtide.calls import Call, chat, embed, to_call
 from lowtide.connect import connect
 from lowtide.events import TaskEvents
+from lowtide.outcome_pipe import OutcomePipe
 from lowtide.resume import Resumed, Resumption
 from lowtide.shortcut import Shortcut
 from lowtide.steps import Asks
@@ -52,13 +53,18 @@ def plain_app(url: str, conf: dict[str, Any] | None = None, **options: Any) -> C
 
 
 def item(
-    app: Celery, task_id: str, call: Call | None = None, content: Any = "R(a)", **fields: Any
+    app: Celery,
+    task_id: str,
+    call: Call | None = None,
+    content: Any = "R(a)",
+    task: str = "ask",
+    **fields: Any,
 ) -> Resumption:
-    """A call of "ask" with its answer."""
-    call = to_call(call or "a", model="m", output=app.tasks["ask"].output)
+    """A call of `task` with its answer."""
+    call = to_call(call or "a", model="m", output=app.tasks[task].output)
     fields = {"root_id": "root", **fields}
     step = Asks(call, ends=True)
-    request = accepted(app, "ask", task_id, step, ["a", 2.5], {"b": "c"}, **fields)
+    request = accepted(app, task, task_id, step, ["a", 2.5], {"b": "c"}, **fields)
     body = content
     if not isinstance(content, dict):
         message = {"role": "assistant", "content": content}
@@ -71,6 +77,9 @@ def url(canvas_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     url = canvas_server.removesuffix("/0") + "/13"
     connect(url).flushdb()
     monkeypatch.setenv("CANVAS_REDIS", url)
+    # The apps of other tests listen to theirs.
+    for signal in (signals.task_prerun, signals.task_postrun, signals.task_success):
+        monkeypatch.setattr(signal, "receivers", [])
     # Celery's tracer asks for it when it is made.
     level = trace.logger.level
     trace.logger.setLevel(logging.INFO)
@@ -192,7 +201,7 @@ def test_nobody_can_tell(
         with monkeypatch.context() as patch:
             ear = Ear(app, patch)
             if not shortcut:
-                patch.setattr(Shortcut, "end", lambda *_: None)
+                patch.setattr(Shortcut, "end", lambda *_: {})
             (end,) = resume.resume(app, [CASES[case](app)], HOST)
             heard.append((told(end), ear.stored("x"), ear.said(), ear.lines, ear.events))
             assert traced == ([] if shortcut else ["x"])
@@ -366,6 +375,90 @@ def test_a_backend_with_another_form(url: str, setting: dict[str, Any]) -> None:
     assert backend.decode_result(stored)["result"] == "R(a)"
     assert stored[:1] != (b"{" if isinstance(stored, bytes) else "{")
     app.close()
+
+
+def test_each_call_is_current_in_its_turn(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = plain_app(url)
+    app.task(name="another", base=BatchTask, model="m", shared=False)(ask)
+    items = [item(app, "a"), item(app, "b", task="another"), item(app, "c", task="another")]
+    items.append(item(app, "d"))
+    tasks = ["ask", "another", "another", "ask"]
+    resume.resume(app, [item(app, "its first", task="another")], HOST)
+    seen = []
+    form = OutcomePipe.store
+
+    def store(pipe: OutcomePipe, *given: Any) -> None:
+        seen.append((current_task.request.id, current_task.name))
+        form(pipe, *given)
+
+    monkeypatch.setattr(OutcomePipe, "store", store)
+    ear = Ear(app, monkeypatch)
+    resume.resume(app, items, HOST)
+
+    assert seen == list(zip("abcd", tasks, strict=True))
+    assert [line[-2:] for line in ear.lines] == seen
+    assert current_task._get_current_object() is None
+    assert not any(len(app.tasks[name].request_stack) for name in tasks)
+    app.close()
+
+
+def test_a_result_that_cannot_be_stored_is_the_tracers(
+    app: Celery, traced: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = OutcomePipe.store
+
+    def refuse(pipe: OutcomePipe, task_id: str, *given: Any) -> None:
+        if task_id == "y" and not traced:
+            raise ValueError("not this one")
+        store(pipe, task_id, *given)
+
+    monkeypatch.setattr(OutcomePipe, "store", refuse)
+
+    ends = resume.resume(app, [item(app, name) for name in "xyz"], HOST)
+
+    assert [end.custom_id for end in ends] == ["x.0.0", "y.0.0", "z.0.0"]
+    assert [end.state for end in ends] == ["SUCCESS"] * 3
+    assert traced == ["y"]
+    assert app.AsyncResult("y").result == "R(a)"
+
+
+def test_what_is_final_stays_as_it_is(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    resume.resume(app, [item(app, "x", content="R(before)")], HOST)
+    ear = Ear(app, monkeypatch)
+
+    ends = resume.resume(app, [item(app, name) for name in "xyz"], HOST, revoked=["y"])
+
+    assert [end.state for end in ends] == ["SKIPPED", "REVOKED", "SUCCESS"]
+    assert app.AsyncResult("x").result == "R(before)"
+    assert app.AsyncResult("y").state == "REVOKED"
+    assert [line[2]["id"] for line in ear.lines] == ["z"]
+
+
+@pytest.mark.parametrize("sure", [1, 2])
+def test_what_was_stored_before_the_backend_failed_is_told(
+    app: Celery, traced: list[str], monkeypatch: pytest.MonkeyPatch, sure: int
+) -> None:
+    sent = OutcomePipe._execute
+    sizes: list[int] = []
+
+    def execute(pipe: OutcomePipe, commands: list[Any]) -> None:
+        sizes.append(len(commands))
+        if len(sizes) > sure:
+            raise RuntimeError("out of order")
+        sent(pipe, commands)
+
+    monkeypatch.setattr(OutcomePipe, "_execute", execute)
+    ear = Ear(app, monkeypatch)
+    names = [f"n{number}" for number in range(250)]
+    items = [item(app, name) for name in names]
+
+    ends = resume.resume(app, [*items, items[0], items[-1]], HOST)
+
+    stored = [name for name in names if app.backend.client.exists(f"celery-task-meta-{name}")]
+    assert sizes == [200, 200, 100][: sure + 1]
+    assert stored == names[: 100 * sure] == [line[2]["id"] for line in ear.lines]
+    assert [end.state for end in ends] == ["SUCCESS"] * 100 * sure + ["AGAIN"] * (252 - 100 * sure)
+    assert traced == []
 
 
 def test_nothing_is_stored_once_another_may_have_taken_over(app: Celery, traced: list[str]) -> None:
