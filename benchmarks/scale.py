@@ -24,7 +24,7 @@ _STEP = 10  # seconds of the virtual clock
 _PEAK = 2.0  # the busiest hour against the day's mean
 _TURNAROUND, _SPREAD = 2 * 3600.0, 0.4
 # Measured on this project's machine; µs of CPU unless said.
-ACCEPT_MANY, THROUGH = 240.0, 390.0
+ACCEPT_MANY, THROUGH = 250.0, 330.0
 BATCH, LOOK = 60_000.0, 8_000.0
 
 
