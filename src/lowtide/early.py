@@ -13,7 +13,6 @@ from celery.app.task import Context
 from celery.utils.log import get_logger
 
 from lowtide import carried, turn
-from lowtide.celery_seam import context_of
 
 if TYPE_CHECKING:
     from lowtide.endings import Ending
@@ -48,7 +47,7 @@ def tell(task: BatchTask, request: dict[str, Any], ending: Ending | None) -> Non
         LedgerUnavailable: The ledger did not take it for some seconds; nothing is written.
         redis.RedisError: The same for Redis.
     """
-    headers = context_of(request).headers
+    headers = Context(request).headers
     if ending is None or not carried.recipients(task, headers):
         return
     from redis.exceptions import RedisError
