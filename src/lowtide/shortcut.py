@@ -90,17 +90,15 @@ class Shortcut:
         again has it in its caches, and takes two thirds of the time.
 
         Returns:
-            number → what Celery's tracer would return, of those whose results are stored. Nothing
-            was done of the others: they have to go through the tracer, unless the pipe tells of
-            trouble with the result backend.
+            number → what Celery's tracer would return, of those whose results are stored and
+            logged. The others have to go through the tracer, unless the pipe tells of trouble
+            with the result backend.
         """
         with _Current() as current:
             made = [each for plain in tasks if (each := self._made(plain, current)) is not None]
             stored = self._stored(made, current)
             if trace.logger.isEnabledFor(logging.INFO):
-                for each in stored:
-                    current.set(each.task, each.context)
-                    _log(each)
+                stored = [each for each in stored if _is_logged(each, current)]
         return {each.number: trace_ok_t(each.value, None, each.took, each.shown) for each in stored}
 
     def _made(self, plain: Plain, current: _Current) -> _Made | None:
@@ -180,6 +178,15 @@ class _Current:
         _task_stack.push(task)
         self._contexts = task.request_stack.push(context)
         self._task = task
+
+
+def _is_logged(made: _Made, current: _Current) -> bool:
+    current.set(made.task, made.context)
+    try:
+        _log(made)
+    except Exception:
+        return False  # a handler's filter, maybe: the tracer meets the same
+    return True
 
 
 def _log(made: _Made) -> None:

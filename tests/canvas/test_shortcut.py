@@ -422,6 +422,24 @@ def test_a_result_that_cannot_be_stored_is_the_tracers(
     assert app.AsyncResult("y").result == "R(a)"
 
 
+def test_a_line_that_cannot_be_logged_hurts_no_other_task(
+    app: Celery, traced: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(record: logging.LogRecord) -> bool:
+        if record.args["id"] == "y":  # type: ignore[index, call-overload]
+            raise LookupError("a filter of the app's own")
+        return True
+
+    monkeypatch.setattr(trace.logger, "filters", [judge])
+    named = [item(app, name, shadow=name) for name in "xyz"]
+
+    ends = resume.resume(app, named, HOST)
+
+    assert [ends[0].state, ends[2].state] == ["SUCCESS"] * 2
+    assert traced == ["y"]
+    assert [app.AsyncResult(name).result for name in "xz"] == ["R(a)"] * 2
+
+
 def test_what_is_final_stays_as_it_is(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
     resume.resume(app, [item(app, "x", content="R(before)")], HOST)
     ear = Ear(app, monkeypatch)
