@@ -15,7 +15,7 @@ from benchmarks.figure import Figure, alternate
 from benchmarks.options import Options
 from benchmarks.stack import Stack, stack, until
 from benchmarks.texts import texts
-from lowtide import heap, runtime
+from lowtide import heap, runtime, scripts
 from lowtide.ledger import Outcome, RequestState
 
 _SIZE = 1_000
@@ -78,11 +78,9 @@ def bare(app: Celery, some: Sequence[str]) -> float:
 def _bare_slice(app: Celery, batch: str, names: Sequence[str]) -> None:
     ledger, owner = runtime.of(app).ledger, os.urandom(8).hex()
     ledger.claim(batch, names, owner, 60.0)
-    with app.backend.client.pipeline(transaction=False) as pipe:
-        for name in names:
-            pipe.execute_command("SETEX", f"celery-task-meta-{name}", 86_400, _STORED)
-            pipe.execute_command("PUBLISH", f"celery-task-meta-{name}", _STORED)
-        pipe.execute()
+    keys = [f"celery-task-meta-{name}" for name in names]
+    results = scripts.Call("store_results", keys, [86_400, _STORED] * len(keys))
+    scripts.run(app.backend.client, [results])
     told = {"return_value": "x" * 80, "runtime": 0.5, "args": "()", "kwargs": "{}", "name": _TASK}
     for name in names:
         trace.info(trace.LOG_SUCCESS, {"id": name, **told})

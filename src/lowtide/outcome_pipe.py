@@ -1,7 +1,8 @@
-"""Results and chord parts of many tasks through one Redis pipeline.
+"""Results and chord parts of many tasks in one Redis script each.
 
 Celery's tracer stores each result with three round trips and each chord part with one more. While
-a pipe is open, its backend's SUCCESS writes and chord parts are collected and go out together.
+a pipe is open, its backend's SUCCESS writes and chord parts are collected and go out together: a
+script takes them all, as a client has about as much work with each command as with a result.
 All else (failures, retries, the last part of each chord) first flushes the pipe and then takes
 Celery's own way. Other backends than Redis are left as they are.
 """
@@ -9,12 +10,11 @@ Celery's own way. Other backends than Redis are left as they are.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar, Token
-from functools import cache, cached_property, partial
-from importlib.resources import files
+from functools import cached_property, partial
+from itertools import chain
 from typing import Any, Self
 
 from celery import Celery, states
@@ -22,11 +22,13 @@ from celery.app.task import Context
 from celery.backends.redis import RedisBackend
 from kombu.exceptions import EncodeError
 
-from lowtide import failpoints
+from lowtide import failpoints, scripts
 from lowtide.errors import Superseded
 from lowtide.stored_form import Form, form_of
 
-_SIZE = 200
+# What is sent at once. Redis serves nobody else meanwhile.
+_MOST = 200
+_MOST_BYTES = 4_000_000
 _RETRIES = 3
 # What no second try would mend: Celery makes the task fail for these.
 _PERMANENT = (EncodeError, TypeError, ValueError, NotImplementedError)
@@ -55,7 +57,9 @@ class OutcomePipe:
         self._backend = app.backend
         self._collects = collects
         self._pipes = collects and isinstance(self._backend, RedisBackend)
-        self._commands: list[tuple[Any, ...]] = []
+        self._results: list[tuple[str, int, str | bytes]] = []
+        self._parts: list[tuple[list[str], tuple[Any, ...]]] = []
+        self._bytes = 0
         self._last_parts: dict[str, tuple[Context, str, Any]] = {}
         self._token: Token[OutcomePipe | None] | None = None
 
@@ -74,7 +78,7 @@ class OutcomePipe:
     @property
     def is_empty(self) -> bool:
         """Whether all that was written is stored."""
-        return not self._commands
+        return not self._results and not self._parts
 
     def watch(self, backend: Any) -> None:
         """Sees to it that `backend` writes through the pipe that is open, and tells of trouble.
@@ -90,15 +94,15 @@ class OutcomePipe:
         Raises:
             Exception: Redis did not take it; `trouble` tells the same.
         """
-        if self._commands:
-            commands, self._commands = self._commands, []
-            try:
-                self._check()
-                self._backend.ensure(self._execute, (commands,), max_retries=_RETRIES)
-            except Exception as error:
-                self._commands = commands
-                self.trouble = error
-                raise
+        if self.is_empty:
+            return
+        try:
+            self._check()
+            self._backend.ensure(self._execute, (), max_retries=_RETRIES)
+        except Exception as error:
+            self.trouble = error
+            raise
+        self._results, self._parts, self._bytes = [], [], 0
 
     def _check(self) -> None:
         """After a standstill somebody else may have stored the results: they are not ours then.
@@ -136,9 +140,8 @@ class OutcomePipe:
         in_chord = request is not None and request.chord
         # A chord with nested groups reads its members' results when the last one is there.
         expires = backend._chord_result_expires if in_chord else backend.expires
-        key = backend.get_key_for_task(task_id)
-        self._add(("SETEX", key, expires, value) if expires else ("SET", key, value))
-        self._add(("PUBLISH", key, value))
+        self._results.append((backend.get_key_for_task(task_id), expires or 0, value))
+        self._grown(value)
 
     def chord_part(self, request: Context, state: str, result: Any) -> None:
         """Collects a part of a chord; the newest of each chord waits for the end of the slice."""
@@ -156,20 +159,27 @@ class OutcomePipe:
         ordered = "1" if backend._chord_zset else "0"
         member = f"{request.id}:{score}"
         expires = backend.chord_expires or 0
-        self._add(("EVALSHA", _sha(), 3, *keys, member, encoded, ordered, score, expires))
+        self._parts.append((keys, (member, encoded, ordered, score, expires)))
+        self._grown(encoded)
 
-    def _add(self, command: tuple[Any, ...]) -> None:
-        self._commands.append(command)
-        if len(self._commands) >= _SIZE:
+    def _grown(self, value: str | bytes) -> None:
+        self._bytes += len(value)
+        if len(self._results) + len(self._parts) >= _MOST or self._bytes >= _MOST_BYTES:
             self.flush()
 
-    def _execute(self, commands: list[tuple[Any, ...]]) -> None:
-        with self._backend.client.pipeline(transaction=False) as pipe:
-            if any(command[0] == "EVALSHA" for command in commands):
-                pipe.execute_command("SCRIPT LOAD", _chord_part())
-            for command in commands:
-                pipe.execute_command(*command)
-            pipe.execute()
+    def _execute(self) -> None:
+        """Results first: whoever sees a chord's part can read its result."""
+        calls = []
+        if self._results:
+            names, *values = zip(*self._results, strict=True)
+            args = [*chain.from_iterable(zip(*values, strict=True))]
+            calls.append(scripts.Call("store_results", names, args))
+        if self._parts:
+            keys, parts = (
+                list(chain.from_iterable(each)) for each in zip(*self._parts, strict=True)
+            )
+            calls.append(scripts.Call("chord_parts", keys, parts))
+        scripts.run(self._backend.client, calls)
 
     def _finish(self) -> None:
         """Flushes, then counts each chord's newest part as Celery does, which may fire its body."""
@@ -182,16 +192,6 @@ class OutcomePipe:
                 self._backend._lowtide_chord_part(request, state, result)
         except Exception as error:
             self.trouble = error
-
-
-@cache
-def _chord_part() -> str:
-    return (files("lowtide") / "lua" / "chord_part.lua").read_text("utf-8")
-
-
-@cache
-def _sha() -> str:
-    return hashlib.sha1(_chord_part().encode(), usedforsecurity=False).hexdigest()
 
 
 def _patch(backend: Any) -> None:

@@ -2,7 +2,7 @@
 
 Tasks run through Celery's own tracer with their stored envelope, so that results, links, chains,
 chords, errbacks, retries, hooks and signals are Celery's. What makes it fast: plain successes go
-past the tracer, result writes and chord parts share one pipeline, and events go out in groups.
+past the tracer, result writes and chord parts go out in groups, and so do events.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from redis import Redis
 from redis.exceptions import NoScriptError
 
 _BUFFER = ("clock", "buffer", "count", "load")
+# What a script needs before its own text.
 _PARTS = {
     "append": _BUFFER,
     "seal": _BUFFER,
@@ -53,7 +54,7 @@ class Call:
 def script(name: str) -> Script:
     """The script `name`, read from the package."""
     folder = resources.files("lowtide") / "lua"
-    parts = [(folder / f"{part}.lua").read_text("utf-8") for part in (*_PARTS[name], name)]
+    parts = [(folder / f"{part}.lua").read_text("utf-8") for part in (*_PARTS.get(name, ()), name)]
     source = "\n".join(parts)
     sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
     return Script(name, source, sha)

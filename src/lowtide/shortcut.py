@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
 from celery import Celery, signals
@@ -108,7 +109,7 @@ class Shortcut:
         try:
             answer = answer_of(task, plain.envelope, plain.outcome)
             value = answer.value(many=plain.envelope.many)
-            shown = saferepr(value, self._sizes[task.name])
+            shown = saferepr(value, size) if (size := self._sizes[task.name]) else _hidden()
         except Exception:
             return None  # the tracer meets the same, and knows what to do with it
         return _Made(plain.number, task, context, value, shown, time.monotonic() - start)
@@ -178,6 +179,12 @@ class _Current:
         _task_stack.push(task)
         self._contexts = task.request_stack.push(context)
         self._task = task
+
+
+@cache
+def _hidden() -> str:
+    """What a log shows of each result while it may show nothing of any."""
+    return str(saferepr("", 0))
 
 
 def _is_logged(made: _Made, current: _Current) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -220,6 +221,21 @@ def test_a_chord_is_left_in_redis_as_celery_leaves_it(app: Celery, redis: Any) -
     resume(app, [member(app, index, body) for index in (1, 2)], HOST)
     assert not redis.exists(*keys.values())
     assert queued(redis) == 1
+
+
+def test_parts_of_several_chords_come_to_their_own(app: Celery, redis: Any) -> None:
+    body = chord_of(app, 4)
+    items = [
+        item(app, "summ", f"{group}{index}", group=group, group_index=index, chord=body)
+        for index in range(3)
+        for group in "ab"
+    ]
+
+    resume(app, items, HOST)
+
+    for group in "ab":
+        parts = map(json.loads, redis.zrange(f"celery-taskset-meta-{group}.j", 0, -1))
+        assert [part[1] for part in parts] == [f"{group}{index}" for index in range(3)]
 
 
 def test_unordered_chords(url: str, redis: Any) -> None:

@@ -183,7 +183,7 @@ CASES: dict[str, Callable[[Celery], Resumption]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("extended", [False, True], ids=["", "result_extended"])
+@pytest.mark.parametrize("setting", ["", "result_extended", "show_prompts"])
 @pytest.mark.parametrize("zone", [None, "Asia/Kolkata"])
 @pytest.mark.parametrize("case", CASES)
 def test_nobody_can_tell(
@@ -192,9 +192,10 @@ def test_nobody_can_tell(
     traced: list[str],
     case: str,
     zone: str | None,
-    extended: bool,
+    setting: str,
 ) -> None:
-    app = plain_app(url, {"result_extended": extended, "timezone": zone})
+    monkeypatch.setenv("LOWTIDE_SHOW_PROMPTS", str(setting == "show_prompts"))
+    app = plain_app(url, {"result_extended": setting == "result_extended", "timezone": zone})
     heard = []
     del traced[:]
     for shortcut in (True, False):
@@ -459,24 +460,54 @@ def test_what_was_stored_before_the_backend_failed_is_told(
     sent = OutcomePipe._execute
     sizes: list[int] = []
 
-    def execute(pipe: OutcomePipe, commands: list[Any]) -> None:
-        sizes.append(len(commands))
+    def execute(pipe: OutcomePipe) -> None:
+        sizes.append(len(pipe._results))
         if len(sizes) > sure:
             raise RuntimeError("out of order")
-        sent(pipe, commands)
+        sent(pipe)
 
     monkeypatch.setattr(OutcomePipe, "_execute", execute)
     ear = Ear(app, monkeypatch)
-    names = [f"n{number}" for number in range(250)]
+    names = [f"n{number}" for number in range(450)]
     items = [item(app, name) for name in names]
 
     ends = resume.resume(app, [*items, items[0], items[-1]], HOST)
 
     stored = [name for name in names if app.backend.client.exists(f"celery-task-meta-{name}")]
-    assert sizes == [200, 200, 100][: sure + 1]
-    assert stored == names[: 100 * sure] == [line[2]["id"] for line in ear.lines]
-    assert [end.state for end in ends] == ["SUCCESS"] * 100 * sure + ["AGAIN"] * (252 - 100 * sure)
+    assert sizes == [200, 200, 50][: sure + 1]
+    assert stored == names[: 200 * sure] == [line[2]["id"] for line in ear.lines]
+    assert [end.state for end in ends] == ["SUCCESS"] * 200 * sure + ["AGAIN"] * (452 - 200 * sure)
     assert traced == []
+
+
+def test_large_results_are_not_sent_all_at_once(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = OutcomePipe._execute
+    sizes: list[int] = []
+
+    def execute(pipe: OutcomePipe) -> None:
+        sizes.append(len(pipe._results))
+        sent(pipe)
+
+    monkeypatch.setattr(OutcomePipe, "_execute", execute)
+    large = "x" * 1_500_000
+
+    ends = resume.resume(app, [item(app, name, content=large) for name in "abcd"], HOST)
+
+    assert [end.state for end in ends] == ["SUCCESS"] * 4
+    assert sizes == [3, 1]
+    assert app.AsyncResult("d").result == large
+
+
+def test_a_result_that_shall_never_expire_does_not(app: Celery) -> None:
+    app.backend.expires = None
+
+    ends = resume.resume(app, [item(app, "x", content="R")], HOST)
+
+    assert [end.state for end in ends] == ["SUCCESS"]
+    assert app.backend.client.ttl("celery-task-meta-x") == -1
+    assert app.AsyncResult("x").result == "R"
 
 
 def test_nothing_is_stored_once_another_may_have_taken_over(app: Celery, traced: list[str]) -> None:

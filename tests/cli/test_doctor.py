@@ -176,6 +176,16 @@ class TestResults:
         rt = runtime_at(redis_url, tmp_path, **{"result_chord_expires": 14 * 86400, **conf})
         assert part(celery_checks.results(rt), "Result expiry").level is level
 
+    def test_forbidden_scripts_are_a_failure(
+        self, own_redis: EmbeddedRedis, redis_url: str, tmp_path: Path
+    ) -> None:
+        client = connect(own_redis.url)
+        client.execute_command("ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-eval")
+        url = own_redis.url.replace("redis://", "redis://app:pw@")
+        for backend, level in ((redis_url, Level.OK), (url, Level.FAILURE)):
+            rt = runtime_at(redis_url, tmp_path, result_backend=backend)
+            assert part(celery_checks.results(rt), "Result scripts").level is level
+
     def test_none_is_a_risk(self, redis_url: str, tmp_path: Path) -> None:
         rt = Runtime(Celery("none", broker=redis_url, set_as_current=False))
         (found,) = celery_checks.results(rt)

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from celery.backends.base import DisabledBackend
+from celery.backends.redis import RedisBackend
 from kombu.exceptions import OperationalError
 
+from lowtide.doctor import redis_checks
 from lowtide.doctor.finding import Finding, bad, first_line, good, risky
 from lowtide.runtime import Runtime
 from lowtide.shown import duration, without_password
@@ -47,7 +49,10 @@ def results(runtime: Runtime) -> list[Finding]:
     except Exception as error:
         advice = "Start it, or set LOWTIDE_RESULT_BACKEND (result_backend of your app)."
         return [bad(part, f"{url}: {first_line(error)}", advice)]
-    return [good(part, url), _expiry(runtime)]
+    found = [good(part, url), _expiry(runtime)]
+    if isinstance(backend, RedisBackend):
+        found.append(redis_checks.scripts("Result scripts", backend.client))
+    return found
 
 
 def _expiry(runtime: Runtime) -> Finding:

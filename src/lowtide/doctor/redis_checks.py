@@ -31,7 +31,12 @@ def redis(runtime: Runtime) -> list[Finding]:
                 "Start Redis or Valkey there, or set LOWTIDE_REDIS_URL; `make up` brings its own.",
             )
         ]
-    return [_version(url, info), _persistence(client, info), _eviction(info), _reachable(client)]
+    return [
+        _version(url, info),
+        _persistence(client, info),
+        _eviction(info),
+        scripts("Redis scripts", client),
+    ]
 
 
 def _version(url: str, info: Mapping[str, Any]) -> Finding:
@@ -74,13 +79,12 @@ def _eviction(info: Mapping[str, Any]) -> Finding:
     )
 
 
-def _reachable(client: Redis) -> Finding:
+def scripts(part: str, client: Redis) -> Finding:
     """That the commands which lowtide lives on are allowed to this user."""
-    part = "Redis scripts"
     try:
         client.eval("return 1", 0)
     except RedisError as error:
-        return bad(part, first_line(error), "Allow EVALSHA, EVAL and SCRIPT to this user.")
+        return bad(part, first_line(error), "Allow EVAL and EVALSHA to this user.")
     return good(part, "Lua may be run")
 
 
