@@ -45,19 +45,21 @@ def deliver(rt: Runtime, batch_id: str, number: int | None, hostname: str) -> Ne
     if batch is None or batch.state != "FETCHED":
         return None
     data = None if number is None else rt.slices.get(batch_id, number)
+    left = 0
     if data is not None and number is not None:
         _deliver_slice(rt, batch, outcomes.unpack(data), hostname)
-        rt.slices.delete(batch_id, number)
-    if rt.ledger.undelivered(batch_id) == 0:
+        left = rt.slices.delete(batch_id, number)
+    # While slices are left their requests are, which the ledger would have to count.
+    if not left and rt.ledger.undelivered(batch_id) == 0:
         _close(rt, batch)
         return None
     if number is None:
         # No slice was delivered for a whole lease: their messages are lost or stand in a long
         # queue, or the slices are gone. A second message of a slice that is delivered costs little.
-        left = rt.slices.numbers(batch_id)
-        if not left:
+        waiting = rt.slices.numbers(batch_id)
+        if not waiting:
             return Next("fetch", batch_id)
-        for each in left:
+        for each in waiting:
             rt.send("deliver", batch_id, each)
     return Next("deliver", batch_id, at=rt.clock.now() + rt.settings.lease)
 

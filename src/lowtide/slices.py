@@ -41,11 +41,13 @@ class Slices:
         """Which slices of the batch are there, in order."""
         return sorted(map(int, self._redis.hkeys(keys.batch_slices(self._namespace, batch_id))))
 
-    def delete(self, batch_id: str, *numbers: int) -> int:
-        """Forgets slices; returns how many there were."""
-        if not numbers:
-            return 0
-        return int(self._redis.hdel(keys.batch_slices(self._namespace, batch_id), *numbers))
+    def delete(self, batch_id: str, number: int) -> int:
+        """Forgets a slice; returns how many of the batch are left."""
+        key = keys.batch_slices(self._namespace, batch_id)
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.hdel(key, number)
+        pipe.hlen(key)
+        return int(pipe.execute()[1])
 
     def clear(self, batch_id: str) -> None:
         """Forgets all slices of the batch."""

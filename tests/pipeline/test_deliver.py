@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from lowtide import deliver as delivering
 from lowtide import pipeline
 from lowtide.deliver import deliver
 from lowtide.fetch import fetch
+from lowtide.ledger import BatchRow, Outcome, RequestState
+from lowtide.outcomes import Answered
 from lowtide.runtime import Runtime
 from tests.pipeline.conftest import Interfering, requests
 from tests.pipeline.test_fetch import submitted
@@ -51,3 +54,35 @@ def test_slices_that_are_gone_are_fetched_again(
     assert after is not None
     assert after.verb == "fetch"
     assert sent == []
+
+
+def test_only_the_last_slice_asks_the_ledger_what_is_left(
+    rt: Runtime, provider: Interfering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rt.settings.slice_requests = 2
+    pipeline.register(rt.app)
+    batch_id = submitted(rt, requests(6))
+    fetch(rt, batch_id)
+    asked: list[int] = []
+    undelivered = rt.ledger.undelivered
+
+    def counting(batch: str) -> int:
+        asked.append(undelivered(batch))
+        return asked[-1]
+
+    def settle(rt: Runtime, batch: BatchRow, found: list[Answered], _: str) -> None:
+        names = [outcome.custom_id for outcome in found]
+        rt.ledger.claim(batch.id, names, "w", 60.0)
+        rt.ledger.settle("w", [Outcome(name, RequestState.DELIVERED) for name in names])
+
+    monkeypatch.setattr(rt.ledger, "undelivered", counting)
+    monkeypatch.setattr(delivering, "_deliver_slice", settle)
+
+    afters = [deliver(rt, batch_id, number, "w") for number in (2, 0, 0, 1)]
+
+    # A message that comes twice finds no slice: it may be that of a worker that died here.
+    assert asked == [2, 0]
+    assert [after and after.verb for after in afters] == ["deliver", "deliver", "deliver", None]
+    batch = rt.ledger.batch(batch_id)
+    assert batch is not None
+    assert batch.state == "DELIVERED"

@@ -19,14 +19,22 @@ def test_the_slices_of_a_batch_are_kept_for_their_time(redis: Redis) -> None:
     assert slices.numbers("b1") == [0, 10]
 
 
-def test_slices_are_deleted_together(redis: Redis) -> None:
+def test_who_deletes_a_slice_hears_how_many_are_left(redis: Redis) -> None:
     slices = Slices(redis, settings())
     for number in range(3):
         slices.put("b1", number, b"x", ttl=90)
 
-    assert slices.delete("b1", 0, 1, 7) == 2
-    assert slices.delete("b1") == 0
+    assert slices.delete("b1", 0) == slices.delete("b1", 7) == 2
     assert slices.get("b1", 0) is None
-    assert slices.numbers("b1") == [2]
+    assert slices.numbers("b1") == [1, 2]
+    assert [slices.delete("b1", number) for number in (1, 2)] == [1, 0]
+    assert contents(redis) == {}
+
+
+def test_the_slices_of_a_batch_are_cleared(redis: Redis) -> None:
+    slices = Slices(redis, settings())
+    for number in range(3):
+        slices.put("b1", number, b"x", ttl=90)
+
     slices.clear("b1")
     assert contents(redis) == {}
