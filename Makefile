@@ -1,4 +1,5 @@
-# The doors of this repository. Each sets up what it needs; all need only Python >= 3.11 and make.
+# The doors of this repository. Each sets up what it needs with Python >= 3.11 and make; what else
+# one needs (a container engine, RabbitMQ, Chromium) its line says.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -97,7 +98,8 @@ lock: ## Moves every dependency to its newest release and writes config/constrai
 	@rm -rf $(VENV) && sed -i '/^[A-Za-z][^;]*$$/d' $(LOCK) && $(MAKE) setup
 	@$(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^setuptools=' >> $(LOCK)
 
-clean: ## Removes all that was made: .venv, .lowtide, dist and caches
-	@rm -rf $(VENV) .lowtide dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## Removes all that was made, but the secrets: .venv, .lowtide, dist, site and caches
+	@find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+	@rm -rf $(VENV) .lowtide dist build site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .PHONY: help setup demo up check format lint types test crash chaos browser brokers compose docs release secrets bench wheel lock clean

@@ -2,7 +2,7 @@
 
 A day is simulated on a virtual clock: requests come as a day's load does, buffers are sealed by
 requests or age, batches take as long as providers do, and `lowtide.decide` says when each is
-looked at. What is counted is what costs: requests, batches, looks, slices. The costs are those
+looked at. What is counted is what costs: requests, batches, looks. The costs are those
 that `python -m benchmarks` measured.
 """
 

@@ -70,9 +70,8 @@ def main() -> None:
 
 
 def _settable(env: Mapping[str, str]) -> set[str]:
-    return {name for name in env if name.startswith(("OPENAI_", "LOWTIDE_")) or name in SECRETS} | {
-        f"{name}_FILE" for name in SECRETS
-    }
+    ours = {name for name in env if name.startswith(("OPENAI_", "LOWTIDE_", "TASKS_"))}
+    return ours | {*SECRETS} | {f"{name}_FILE" for name in SECRETS}
 
 
 def _read(name: str, path: str) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from celery import Celery
 
+_NAME = "LOWTIDE_SHOW_PROMPTS"
 _SHOWN_ITEMS = 8
 
 
@@ -20,8 +23,18 @@ def shows_prompts(app: Celery) -> bool:
     if isinstance(given, Mapping) and "show_prompts" in given:
         value = given["show_prompts"]
     else:
-        value = os.environ.get("LOWTIDE_SHOW_PROMPTS", "")
+        value = os.environ.get(_NAME, _in_file())
     return str(value).strip().lower() in ("1", "true", "yes", "on", "t", "y")
+
+
+@cache
+def _in_file() -> str:
+    """What `.env` says; read once, as each call asks."""
+    if not Path(".env").is_file():
+        return ""
+    from dotenv import dotenv_values
+
+    return dotenv_values(".env").get(_NAME) or ""
 
 
 def veil(value: Any) -> str:

@@ -100,7 +100,10 @@ def scanned(namespace: str) -> str:
 
 
 def paused(namespace: str) -> str:
-    """HASH lane key or account -> "<epoch seconds> <reason>", what is paused by hand; permanent."""
+    """HASH lane key or account -> "<epoch seconds> <reason>", what is paused; permanent.
+
+    By hand, or by the provider's refusal; a destination is there as "to:" and its name.
+    """
     return f"{{{namespace}}}:paused"
 
 

@@ -31,7 +31,6 @@ PREFIX = "LOWTIDE_"
 # Names that the tests and the simulator read for themselves.
 _OTHERS = frozenset(
     {
-        "LOWTIDE_CONTRACT",
         "LOWTIDE_FAILPOINTS",
         "LOWTIDE_UPSTREAM_KEY",
         "LOWTIDE_WEBHOOK_SECRET",
@@ -338,6 +337,21 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
         secret = name.endswith(_SECRET_ENDINGS) or name.startswith(_SECRET_PARTS)
         shown = "" if secret else f" = {first['input']!r}"
         raise SettingsError(f"Setting {PREFIX}{name.upper()}{shown}: {reason}.") from None
+
+
+def source_of(name: str, overrides: Mapping[str, Any]) -> str:
+    """Where a setting's value comes from: "app", "environment", ".env" or "default".
+
+    Args:
+        name: The setting's field, such as "max_wait".
+        overrides: As for `load`.
+    """
+    if name in overrides:
+        return "app"
+    variable = PREFIX + name.upper()
+    if variable in os.environ:
+        return "environment"
+    return ".env" if variable in dotenv_values(".env") else "default"
 
 
 def _refuse_unknown(overrides: Mapping[str, Any]) -> None:

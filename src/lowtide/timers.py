@@ -23,7 +23,7 @@ class Due:
 
     Attributes:
         verb: The pipeline step, such as "seal" or "poll".
-        id: Lane key or batch id.
+        id: Lane key, batch id, task id or destination; "all" where there is one for all.
         due: When it was due, epoch seconds.
     """
 
@@ -86,7 +86,7 @@ class Timers:
 
         Args:
             verb: The pipeline step.
-            subject: Lane key or batch id.
+            subject: As `Due.id`.
             at: Epoch seconds.
             if_absent: Leave a timer that is there as it is.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from lowtide import (
     batch_task,
     chat,
     embed,
+    hidden,
     task_ref,
 )
 from lowtide.bulk import CALLS_IN_MESSAGE, _messages
@@ -299,6 +301,18 @@ def test_prompts_are_veiled_unless_shown(app: Celery, monkeypatch: pytest.Monkey
     assert shows_prompts(app)
     app.conf.lowtide = {"show_prompts": False}
     assert not shows_prompts(app)
+
+
+def test_prompts_are_shown_where_the_file_says_so(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("LOWTIDE_SHOW_PROMPTS=true\n")
+    monkeypatch.chdir(tmp_path)
+    hidden._in_file.cache_clear()
+    assert shows_prompts(app)
+    monkeypatch.setenv("LOWTIDE_SHOW_PROMPTS", "false")
+    assert not shows_prompts(app)
+    hidden._in_file.cache_clear()
 
 
 def test_importing_lowtide_stays_light() -> None:

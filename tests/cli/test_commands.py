@@ -64,6 +64,39 @@ class TestSettings:
         assert rows["LOWTIDE_MAX_REQUESTS"]["from"] == ".env"
         assert rows["LOWTIDE_TICK"]["from"] == "default"
 
+    def test_what_the_app_sets_is_the_value_in_force(
+        self, lowtide: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("LOWTIDE_MAX_WAIT", "2m")
+        monkeypatch.syspath_prepend(tmp_path)
+        (tmp_path / "setting_app.py").write_text(
+            "from celery import Celery\n"
+            "app = Celery('setting', broker='memory://', set_as_current=False)\n"
+            f"app.conf.lowtide = {{'max_wait': '9m', 'database_url': 'sqlite:///{tmp_path}/its.db'}}\n"
+        )
+
+        rows = json.loads(lowtide("settings", "--json", "-A", "setting_app").out)
+        (row,) = [row for row in rows if row["name"] == "LOWTIDE_MAX_WAIT"]
+        assert (row["value"], row["from"]) == ("9m", "app")
+
+        assert lowtide("migrate", "-A", "setting_app").code == 0
+        assert (tmp_path / "its.db").exists()
+
+    def test_a_worker_checks_what_its_app_sets(
+        self, lowtide: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.syspath_prepend(tmp_path)
+        (tmp_path / "wrong_app.py").write_text(
+            "from celery import Celery\n"
+            "app = Celery('wrong', broker='memory://', set_as_current=False)\n"
+            "app.conf.lowtide = {'max_wait': 'soon'}\n"
+        )
+
+        ran = lowtide("worker", "-A", "wrong_app")
+
+        assert ran.code == 2
+        assert ran.err.startswith("lowtide: Setting LOWTIDE_MAX_WAIT = 'soon'")
+
     def test_shows_no_secrets(self, lowtide: Command, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LOWTIDE_REDIS_URL", "redis://me:hunter2@localhost/0")
         monkeypatch.setenv("LOWTIDE_ACCOUNTS", '{"eu": {"api_key": "sk-hunter2"}}')

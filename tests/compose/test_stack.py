@@ -35,7 +35,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     try:
         program()
     except FileNotFoundError as error:
-        pytest.skip(f"{error}; CONTRIBUTING.md says how to get one")
+        pytest.skip(f"{error}: install Docker or Podman with its compose plugin")
     made = Compose(f"lowtide-test-{os.getpid()}", tmp_path_factory.mktemp("deployment"))
     try:
         made.build()

@@ -18,9 +18,9 @@ from lowtide.cli.root import COMMANDS
 from lowtide.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md")]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("**/*.md"))]
 CONFIGS = [ROOT / name for name in ("docker-compose.yml", "Dockerfile", "config/.env.example")]
-README = PAGES[0].read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 
@@ -74,6 +74,12 @@ def test_commands_that_are_named_exist(page: Path) -> None:
     assert named <= set(COMMANDS)
 
 
+def test_each_alert_has_its_advice() -> None:
+    alerts = set(re.findall(r"- alert: (\w+)", text(ROOT / "config" / "alerts.yml")))
+    advice = text(ROOT / "docs" / "operations.md")
+    assert set(re.findall(r"^### (Lowtide\w+)", advice, re.MULTILINE)) == alerts
+
+
 def test_every_command_is_in_readme() -> None:
     assert set(re.findall(r"^\| `lowtide ([a-z]+)`", README, re.MULTILINE)) == set(COMMANDS)
 
@@ -81,7 +87,7 @@ def test_every_command_is_in_readme() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", text(page))
-    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
 def test_ci_runs_readmes_targets() -> None:

@@ -158,7 +158,7 @@ def test_sqlite_that_is_no_database(tmp_path: Path) -> None:
     ("url", "problem"),
     [
         ("not a url", "not a database URL"),
-        ("mysql://u:secret@h/x", "DATABASE_URL names mysql; the ledger works with"),
+        ("mysql://u:secret@h/x", "LOWTIDE_DATABASE_URL names mysql; the ledger works with"),
     ],
 )
 def test_urls_that_cannot_be_used(url: str, problem: str) -> None:

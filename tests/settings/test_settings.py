@@ -138,6 +138,15 @@ def test_a_wrong_value_that_may_be_a_secret_is_not_repeated(monkeypatch):
     assert "sk-hidden" not in str(caught.value)
 
 
+def test_docker_compose_hands_every_setting_on():
+    """But for those that are the stack's own."""
+    passed = set(re.findall(r"\$\{(LOWTIDE_[A-Z_]+):-", (ROOT / "docker-compose.yml").read_text()))
+    every = {settings.PREFIX + name.upper() for name in settings.Settings.model_fields}
+
+    assert every - passed == {"LOWTIDE_HOME", "LOWTIDE_REDIS_URL", "LOWTIDE_DATABASE_URL"}
+    assert passed <= every
+
+
 def test_names_of_docker_compose_in_the_same_file_are_left_alone(tmp_path):
     names = re.findall(r"\$\{([A-Z_]+):", (ROOT / "docker-compose.yml").read_text())
     own = {name for name in names if not name.startswith(("LOWTIDE_", "OPENAI_"))}

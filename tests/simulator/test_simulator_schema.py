@@ -22,7 +22,7 @@ import pytest
 
 from lowtide.simulator import Account, SimulatorServer, SimulatorSettings
 from tests.simulator.support import CHAT, Bench, chat_lines
-from tests.simulator.test_simulator_contract import CONTRACT, contract_dir
+from tests.simulator.test_simulator_contract import CONTRACT
 
 if os.environ.get("CI") == "true":
     import schemathesis
@@ -32,8 +32,6 @@ else:
 from hypothesis import HealthCheck, given, settings
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi import checks
-
-__all__ = ["contract_dir"]
 
 KEY = "sk-schema-test"
 LEFT_OUT = [checks.negative_data_rejection, checks.positive_data_acceptance]

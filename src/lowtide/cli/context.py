@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import orjson
@@ -59,6 +60,11 @@ def celery_app(name: str | None) -> Celery:
             f"The Celery app {name!r} cannot be imported: {type(error).__name__}: {error}."
         ) from error
     return found
+
+
+def given(name: str | None) -> Mapping[str, Any]:
+    """The settings that the app of that name has in `app.conf.lowtide`; none without an app."""
+    return {} if name is None else celery_app(name).conf.get("lowtide") or {}
 
 
 def runtime(name: str | None) -> Runtime:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
+from typing import Any
 
-from dotenv import dotenv_values
 from rich import box
 from rich.table import Table
 
-from lowtide.cli.context import JsonOption, console, print_json
-from lowtide.settings import PREFIX, Settings, load
+from lowtide.cli.context import AppOption, JsonOption, console, given, print_json
+from lowtide.settings import PREFIX, Settings, load, source_of
 from lowtide.shown import setting
 
 
-def settings(*, json: JsonOption = False) -> None:
+def settings(app: AppOption = None, *, json: JsonOption = False) -> None:
     """List every setting: its value here, where that comes from, and what it means."""
-    rows = _rows(load())
+    rows = _rows(given(app))
     if json:
         print_json(rows)
         return
@@ -29,19 +29,14 @@ def settings(*, json: JsonOption = False) -> None:
     console().print(table)
 
 
-def _rows(known: Settings) -> list[dict[str, str]]:
+def _rows(overrides: Mapping[str, Any]) -> list[dict[str, str]]:
+    known = load(overrides)
     return [
         {
             "name": PREFIX + name.upper(),
             "value": setting(name, getattr(known, name)),
-            "from": _source(PREFIX + name.upper()),
+            "from": source_of(name, overrides),
             "meaning": field.description or "",
         }
         for name, field in Settings.model_fields.items()
     ]
-
-
-def _source(name: str) -> str:
-    if name in os.environ:
-        return "environment"
-    return ".env" if name in dotenv_values(".env") else "default"

@@ -132,11 +132,11 @@ def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError:
-        raise SettingsError("DATABASE_URL is not a database URL.") from None
+        raise SettingsError("LOWTIDE_DATABASE_URL is not a database URL.") from None
     driver = _DRIVERS.get(parsed.get_backend_name())
     if driver is None:
         raise SettingsError(
-            f"DATABASE_URL names {parsed.get_backend_name()}; the ledger works with "
+            f"LOWTIDE_DATABASE_URL names {parsed.get_backend_name()}; the ledger works with "
             "sqlite:///path and postgresql://user@host/name."
         )
     return parsed.set(drivername=driver)
@@ -158,7 +158,7 @@ def _open(url: URL, *, sqlite: bool) -> Engine:
         )
     except ModuleNotFoundError:
         raise SettingsError(
-            "DATABASE_URL names PostgreSQL, whose driver is missing: "
+            "LOWTIDE_DATABASE_URL names PostgreSQL, whose driver is missing: "
             'pip install "lowtide[postgres]".'
         ) from None
 

@@ -170,7 +170,7 @@ class BatchRow:
     estimate: str | None
 
     def to_lane(self) -> Lane:
-        """The lane as an object."""
+        """The lane as an object, without its share: what its requests have in common."""
         return Lane(self.account, self.endpoint, self.model)
 
 

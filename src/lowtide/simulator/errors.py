@@ -1,6 +1,6 @@
 """The errors that the service answers, with its own texts, types and codes.
 
-Source: BATCH_API.md section 4 (official guide, recorded answers). One class, one function a case.
+Source: the API reference and guide, and recorded answers. One class, one function a case.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a batch has to do next: pure decisions over its plan and the time. No I/O.
 
-The table of transitions (BATCH_API.md section 1)::
+The table of transitions, as the API reference gives it::
 
     validating → in_progress | failed | cancelling
     in_progress → finalizing | expired | cancelling

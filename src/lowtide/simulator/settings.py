@@ -60,7 +60,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The service's limits (BATCH_API.md section 3); bytes and counts."""
+    """The service's limits, as its guide gives them; bytes and counts."""
 
     max_requests: int = 50_000
     max_bytes: int = 209_715_200

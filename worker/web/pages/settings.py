@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
-from dotenv import dotenv_values
 from starlette.requests import Request
 from starlette.responses import Response
 
 from lowtide.doctor import examine
 from lowtide.runtime import Runtime
-from lowtide.settings import PREFIX, Settings
+from lowtide.settings import PREFIX, Settings, source_of
 from lowtide.shown import setting, without_password
 from worker.web import render
 
@@ -19,20 +16,15 @@ def settings(request: Request) -> Response:
     """`/settings`."""
     rt: Runtime = request.app.state.rt
     given = rt.app.conf.get("lowtide") or {}
-    in_file = dotenv_values(".env")
-    rows = []
-    for name, field in Settings.model_fields.items():
-        variable = PREFIX + name.upper()
-        source = "default"
-        if name in given:
-            source = "app"
-        elif variable in os.environ:
-            source = "environment"
-        elif variable in in_file:
-            source = ".env"
-        rows.append(
-            (variable, setting(name, getattr(rt.settings, name)), source, field.description)
+    rows = [
+        (
+            PREFIX + name.upper(),
+            setting(name, getattr(rt.settings, name)),
+            source_of(name, given),
+            field.description,
         )
+        for name, field in Settings.model_fields.items()
+    ]
     return render.page(
         request,
         "settings.html",
