@@ -23,6 +23,7 @@ from celery.backends.redis import RedisBackend
 from kombu.exceptions import EncodeError
 
 from lowtide import failpoints, scripts
+from lowtide.current import Current
 from lowtide.errors import Superseded
 from lowtide.stored_form import Form, form_of
 
@@ -55,6 +56,7 @@ class OutcomePipe:
         self.trouble: Exception | None = None
         self._may_write = may_write
         self._backend = app.backend
+        self._tasks = app.tasks
         self._collects = collects
         self._pipes = collects and isinstance(self._backend, RedisBackend)
         self._results: list[tuple[str, int, str | bytes]] = []
@@ -188,8 +190,11 @@ class OutcomePipe:
         try:
             self.flush()
             failpoints.reach("deliver.stored")
-            for request, state, result in self._last_parts.values():
-                self._backend._lowtide_chord_part(request, state, result)
+            # What a chord's body descends from is the member that was told last.
+            with Current() as current:
+                for request, state, result in self._last_parts.values():
+                    current.set(self._tasks[request.task], request)
+                    self._backend._lowtide_chord_part(request, state, result)
         except Exception as error:
             self.trouble = error
 
@@ -214,15 +219,13 @@ def _patch(backend: Any) -> None:
             _note(pipe, error)
             raise
 
-    def on_chord_part_return(
-        request: Context, state: str, result: Any, propagate: Any = None, **kw: Any
-    ) -> Any:
+    def on_chord_part_return(request: Context, state: str, result: Any, **kw: Any) -> Any:
         pipe = _current.get()
         try:
             if pipe is not None and request.group and pipe.takes(backend, state):
                 pipe.chord_part(request, state, result)
                 return None
-            return part(request, state, result, propagate, **kw)
+            return part(request, state, result, **kw)
         except Exception as error:
             _note(pipe, error)
             raise

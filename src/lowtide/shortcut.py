@@ -13,10 +13,9 @@ import logging
 import time
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery, signals
-from celery._state import _task_stack
 from celery.app import trace
 from celery.app.task import Context
 from celery.app.trace import LOG_SUCCESS, task_has_custom, trace_ok_t
@@ -27,6 +26,7 @@ from msgspec import Struct
 from lowtide import early
 from lowtide.celery_seam import context_of, is_celerys
 from lowtide.celery_seam import shown as show
+from lowtide.current import Current
 from lowtide.phases import answer_of
 from lowtide.task import BatchTask
 
@@ -95,14 +95,14 @@ class Shortcut:
             logged. The others have to go through the tracer, unless the pipe tells of trouble
             with the result backend.
         """
-        with _Current() as current:
+        with Current() as current:
             made = [each for plain in tasks if (each := self._made(plain, current)) is not None]
             stored = self._stored(made, current)
             if trace.logger.isEnabledFor(logging.INFO):
                 stored = [each for each in stored if _is_logged(each, current)]
         return {each.number: trace_ok_t(each.value, None, each.took, each.shown) for each in stored}
 
-    def _made(self, plain: Plain, current: _Current) -> _Made | None:
+    def _made(self, plain: Plain, current: Current) -> _Made | None:
         start = time.monotonic()
         task, context = plain.task, context_of(plain.request)
         current.set(task, context)
@@ -114,7 +114,7 @@ class Shortcut:
             return None  # the tracer meets the same, and knows what to do with it
         return _Made(plain.number, task, context, value, shown, time.monotonic() - start)
 
-    def _stored(self, made: Sequence[_Made], current: _Current) -> list[_Made]:
+    def _stored(self, made: Sequence[_Made], current: Current) -> list[_Made]:
         stored: list[_Made] = []
         sure = 0
         for each in made:
@@ -152,42 +152,13 @@ class _Made(Struct, frozen=True):
     took: float
 
 
-class _Current:
-    """The task that is current, as it would be in the tracer: validators and the handlers of a log
-    may ask for it. A context manager, in which each call is the current one until the next is.
-    """
-
-    def __init__(self) -> None:
-        self._task: Any = None
-        self._contexts: list[Context] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.request_stack.pop()
-            _task_stack.pop()
-            self._task = None
-
-    def set(self, task: Any, context: Context) -> None:
-        """Makes a call the current one."""
-        if task is self._task:
-            self._contexts[-1] = context
-            return
-        self.__exit__()
-        _task_stack.push(task)
-        self._contexts = task.request_stack.push(context)
-        self._task = task
-
-
 @cache
 def _hidden() -> str:
     """What a log shows of each result while it may show nothing of any."""
     return str(saferepr("", 0))
 
 
-def _is_logged(made: _Made, current: _Current) -> bool:
+def _is_logged(made: _Made, current: Current) -> bool:
     current.set(made.task, made.context)
     try:
         _log(made)

@@ -223,6 +223,33 @@ def test_a_chord_is_left_in_redis_as_celery_leaves_it(app: Celery, redis: Any) -
     assert queued(redis) == 1
 
 
+def test_the_body_of_a_chord_descends_from_the_member_told_last(app: Celery, redis: Any) -> None:
+    body = chord_of(app, 2)
+
+    resume(app, [member(app, index, body, root_id="root") for index in range(2)], HOST)
+
+    headers = json.loads(redis.lindex("links", 0))["headers"]
+    assert (headers["root_id"], headers["parent_id"]) == ("root", "m1")
+
+
+@pytest.mark.parametrize("kind", ["db+sqlite:///{}/results.db", "file://{}", "cache+memory://"])
+def test_chords_on_other_result_backends(
+    url: str, redis: Any, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = made_app(kind.format(tmp_path), url)
+    body = dict(app.signature("note"), chord_size=2)
+    app.backend.set_chord_size("g", 2)
+    refused = item(
+        app, "summ", "m1", outcome=RequestRejected("no"), group="g", group_index=1, chord=body
+    )
+
+    ends = resume(app, [member(app, 0, body), refused], HOST)
+
+    assert states_of(ends) == ["SUCCESS", "FAILURE"]
+    assert isinstance(app.AsyncResult("m1").result, RequestRejected)
+    assert "TypeError" not in caplog.text
+
+
 def test_parts_of_several_chords_come_to_their_own(app: Celery, redis: Any) -> None:
     body = chord_of(app, 4)
     items = [
