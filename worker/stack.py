@@ -21,6 +21,9 @@ _FLOWER_PORT = 5555
 _PAGE_PORT = 8080
 _VALKEY_PORT = 6379
 _POOL_PROCESSES = 2
+_SIMULATED_KEY = "sk-simulated"  # also of a shell that was told of `make up`
+# Apart from what an app of one's own has in database 0: its calls are not for these workers.
+_DATABASE = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class Plan:
     @property
     def simulated(self) -> bool:
         """Whether the simulator stands in for a provider, as no key is there."""
-        return not (self.env.get("OPENAI_API_KEY") or self.env.get("LOWTIDE_ACCOUNTS"))
+        key = self.env.get("OPENAI_API_KEY")
+        return key in (None, "", _SIMULATED_KEY) and not self.env.get("LOWTIDE_ACCOUNTS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,8 @@ def _valkey(plan: Plan) -> Iterator[str]:
     server = EmbeddedRedis()
     port = free_port(_VALKEY_PORT) if plan.usual_ports else 0
     try:
-        yield server.start(plan.home / "valkey", port)
+        url = server.start(plan.home / "valkey", port)
+        yield f"{url.rpartition('/')[0]}/{_DATABASE}"
     finally:
         server.stop()
 
@@ -143,7 +148,7 @@ def _addresses(plan: Plan, redis_url: str) -> dict[str, str]:
 
 def _simulated_provider(port: int) -> dict[str, str]:
     return {
-        "OPENAI_API_KEY": "sk-simulated",
+        "OPENAI_API_KEY": _SIMULATED_KEY,
         "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1",
     }
 

@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from dotenv import dotenv_values
+from redis import RedisError
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
 from lowtide import settings
+from lowtide.connect import connect
 from lowtide.durations import parse_duration
 from lowtide.errors import LowtideError
 from lowtide.shown import without_password
@@ -35,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(highlight=False)
     try:
         plan = _plan(options)
+        _check_redis(plan)
         log = PrefixedLog(console, plan.home / "up.log")
         return _run(plan, log, console)
     except LowtideError as error:
@@ -72,6 +76,26 @@ def _plan(options: argparse.Namespace) -> Plan:
     if plan.simulated:  # who tries it out wants to see something before a minute is over
         env.setdefault("LOWTIDE_MAX_WAIT", _SHORT_WAIT)
     return plan
+
+
+def _check_redis(plan: Plan) -> None:
+    """That a Redis which is given answers, and is not this folder's own stack that runs."""
+    if plan.redis_url is None:
+        return
+    told = plan.home / "up.env"
+    shown = without_password(plan.redis_url)
+    if dotenv_values(told).get("LOWTIDE_REDIS_URL") == plan.redis_url:
+        raise LowtideError(
+            f"The stack of {told} runs already, and this shell was told of it: use it, or start "
+            "another one in a new shell."
+        )
+    try:
+        connect(plan.redis_url, short=True).ping()
+    except RedisError as error:
+        raise LowtideError(
+            f"Redis at {shown}, which LOWTIDE_REDIS_URL names, cannot be reached ({error}): start "
+            "it, or `unset LOWTIDE_REDIS_URL` (a new shell) for a Valkey of its own."
+        ) from None
 
 
 def _run(plan: Plan, log: PrefixedLog, console: Console) -> int:

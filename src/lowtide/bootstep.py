@@ -11,7 +11,7 @@ from celery.worker import state
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from lowtide import failpoints, heap, pulse, queues, quiet, runtime
+from lowtide import control, failpoints, heap, pulse, queues, quiet, runtime
 from lowtide.connect import connect
 from lowtide.setbacks import Setbacks
 
@@ -48,6 +48,10 @@ class LowtideStep(bootsteps.StartStopStep):
         self.timer = consumer.timer.call_repeatedly(
             self.runtime.settings.tick, self.tick, priority=10
         )
+        try:
+            control.ask_again(self.runtime)
+        except (RedisError, OSError) as error:
+            quiet.warn(logger, "redis", "Redis of the buffers does not answer yet: %s", error)
 
     def stop(self, consumer: Any) -> None:  # noqa: ARG002 - Celery's signature
         """Ends ticking; called more than once by Celery."""

@@ -136,6 +136,21 @@ def may_probe(rt: Runtime, account: str) -> bool:
     return bool(rt.redis.set(_probe_key(rt, account), 1, px=milliseconds, nx=True))
 
 
+def ask_again(rt: Runtime) -> None:
+    """Lets suspended accounts be tried at once: a worker that starts may have a new key."""
+    refused = [name for name, pause in pauses(rt).items() if pause.by_provider]
+    if refused:
+        rt.redis.delete(*(_probe_key(rt, name) for name in refused))
+        rt.timers.pull_in("sweep", "all", rt.clock.now())
+
+
+def bring_on_refused(rt: Runtime) -> None:
+    """Brings on what suspended accounts have to send, where it is time to try them."""
+    for name, pause in pauses(rt).items():
+        if pause.by_provider and not rt.redis.exists(_probe_key(rt, name)):
+            _bring_on(rt, name)
+
+
 def works(rt: Runtime, account: str) -> None:
     """Ends the pause of a suspended account, because the provider took a batch of it."""
     pause = paused(rt, _NO_LANE, account)

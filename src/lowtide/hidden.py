@@ -23,7 +23,7 @@ def shows_prompts(app: Celery) -> bool:
     if isinstance(given, Mapping) and "show_prompts" in given:
         value = given["show_prompts"]
     else:
-        value = os.environ.get(_NAME, _in_file())
+        value = os.environ.get(_NAME) or _in_file()
     return str(value).strip().lower() in ("1", "true", "yes", "on", "t", "y")
 
 

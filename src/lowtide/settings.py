@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pydantic_settings
 from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
@@ -114,7 +115,9 @@ class SetPrice(BaseModel, extra="forbid"):
 class Settings(BaseSettings):
     """All that can be set; each field is read from `LOWTIDE_` + its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", env_ignore_empty=True, extra="ignore"
+    )
 
     home: Path = Field(
         default=Path(".lowtide"), description="Folder for the embedded database and spool files"
@@ -330,6 +333,9 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
     _refuse_unknown(given)
     try:
         return Settings(**given)
+    except pydantic_settings.SettingsError as error:
+        field = str(error).partition('field "')[2].partition('"')[0]
+        raise SettingsError(f"Setting {PREFIX}{field.upper()} is not JSON.") from None
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -349,9 +355,9 @@ def source_of(name: str, overrides: Mapping[str, Any]) -> str:
     if name in overrides:
         return "app"
     variable = PREFIX + name.upper()
-    if variable in os.environ:
+    if os.environ.get(variable):
         return "environment"
-    return ".env" if variable in dotenv_values(".env") else "default"
+    return ".env" if dotenv_values(".env").get(variable) else "default"
 
 
 def _refuse_unknown(overrides: Mapping[str, Any]) -> None:

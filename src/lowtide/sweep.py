@@ -36,7 +36,7 @@ def sweep(rt: Runtime) -> int:
     Returns:
         How many timers were missing.
     """
-    from lowtide import turns  # it needs `control`, which needs this module
+    from lowtide import control, turns  # they need this module
 
     now = rt.clock.now()
     rt.timers.arm("sweep", "all", now + SWEEP_EVERY)
@@ -47,6 +47,7 @@ def sweep(rt: Runtime) -> int:
     for queue in rt.ledger.queues():
         # Room may have returned between a batch's look for it and its being held.
         turns.call_next(rt, queue)
+    control.bring_on_refused(rt)
     escalation = rt.ledger.next_escalation()
     if escalation is not None:
         rearmed += rt.timers.arm("escalate", "all", escalation, if_absent=True)

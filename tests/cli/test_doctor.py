@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -13,12 +13,23 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from lowtide import control
 from lowtide.clock import SimulatedClock, SystemClock
 from lowtide.connect import connect
-from lowtide.doctor import Finding, Level, celery_checks, examine, redis_checks, store_checks
+from lowtide.doctor import (
+    Finding,
+    Level,
+    celery_checks,
+    examine,
+    provider_checks,
+    redis_checks,
+    store_checks,
+)
+from lowtide.doctor.finding import good
 from lowtide.embedded import EmbeddedRedis
 from lowtide.ledger import Ledger
 from lowtide.runtime import Runtime
+from lowtide.task import BatchTask
 from tests.cli.conftest import Command
 from tests.plugins.redis import started_redis
 from tests.plugins.stack import Stack, until
@@ -190,6 +201,56 @@ class TestResults:
         rt = Runtime(Celery("none", broker=redis_url, set_as_current=False))
         (found,) = celery_checks.results(rt)
         assert found.level is Level.WARNING
+
+
+class TestPaused:
+    def test_a_suspended_account_is_a_failure_and_a_pause_by_hand_a_risk(
+        self, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(provider_checks, "_account", lambda *_: good("Provider", "works"))
+        rt = runtime_at(redis_url, tmp_path)
+        control.suspend(rt, "default", "There is no key.")
+        control.pause(rt, "eu", "too dear")
+
+        found = {each.detail: each for each in provider_checks.providers(rt)[1:]}
+
+        assert [each.level for each in found.values()] == [Level.FAILURE, Level.WARNING]
+        assert "the provider refuses it: There is no key." in next(iter(found))
+        assert all(
+            f"`lowtide resume {name}`" in each.advice
+            for name, each in zip(("default", "eu"), found.values(), strict=True)
+        )
+        connect(redis_url).flushdb()
+
+
+class TestWorkers:
+    def test_a_worker_of_another_app_that_takes_our_calls_is_a_failure(
+        self, redis_url: str, tmp_path: Path
+    ) -> None:
+        rt = runtime_at(redis_url, tmp_path)
+
+        @rt.app.task(name="ours.ask", base=BatchTask, model="gpt-5-mini")
+        def ask(text: str) -> str:
+            return text
+
+        queues: dict[str, list[Mapping[str, Any]]] = {
+            "mine@h": [{"name": "celery"}],
+            "other@h": [{"name": "celery"}],
+            "apart@h": [],
+        }
+        registered = {"mine@h": ["ours.ask [rate_limit=1/s]"], "other@h": ["theirs"], "apart@h": []}
+
+        (found,) = celery_checks._strangers(rt, queues, registered)
+
+        assert found.level is Level.FAILURE
+        assert found.detail.startswith("other@h takes calls from the queue 'celery'")
+        assert "ours.ask" in found.detail
+
+
+def test_a_setting_that_cannot_be_used_is_told_once(redis_url: str, tmp_path: Path) -> None:
+    (found,) = examine(runtime_at(redis_url, tmp_path, lowtide={"max_wait": "10x"}))
+    assert (found.part, found.level) == ("Settings", Level.FAILURE)
+    assert "LOWTIDE_MAX_WAIT" in found.detail
 
 
 class TestDatabase:

@@ -11,6 +11,7 @@ from lowtide.errors import AccountPaused, BatchFailed, CreateAmbiguous, Provider
 from lowtide.pipeline import Next
 from lowtide.runtime import Runtime
 from lowtide.submit import submit
+from lowtide.sweep import sweep
 from tests.pipeline.conftest import Interfering, billed, ended, requests, sealed
 from tests.plugins.stack import Simulator
 
@@ -201,6 +202,38 @@ def test_a_paused_account_holds_the_batch_until_it_works_again(
     assert provider.calls.count("upload") == 2  # one for each batch
     ended(rt, batch_id)
     assert billed(simulator, given) == [1] * 2
+
+
+def test_a_worker_that_starts_tries_suspended_accounts_at_once(
+    rt: Runtime, provider: Interfering
+) -> None:
+    batch_id = sealed(rt, requests(2))
+    provider.before["create"] = fail_once(AccountPaused("There is no key."))
+    held = submit(rt, batch_id)
+    assert held is not None
+    assert held.at is not None
+    rt.timers.arm("submit", batch_id, held.at)
+    rt.timers.arm("sweep", "all", rt.clock.now() + 60.0)
+
+    sweep(rt)
+    assert rt.timers.due_at("submit", batch_id) == pytest.approx(held.at)
+    control.ask_again(rt)
+    assert rt.timers.due_at("sweep", "all") == pytest.approx(rt.clock.now(), abs=2.0)
+    sweep(rt)
+    assert rt.timers.due_at("submit", batch_id) == pytest.approx(rt.clock.now(), abs=2.0)
+
+    submit(rt, batch_id)
+    assert state_of(rt, batch_id) == "SUBMITTED"
+    assert control.pauses(rt) == {}
+
+
+def test_what_a_person_paused_stays_paused_when_a_worker_starts(rt: Runtime) -> None:
+    control.pause(rt, "default")
+    rt.timers.arm("sweep", "all", rt.clock.now() + 60.0)
+
+    control.ask_again(rt)
+
+    assert rt.timers.due_at("sweep", "all") == pytest.approx(rt.clock.now() + 60.0, abs=2.0)
 
 
 def test_a_refused_batch_ends_so_that_its_tasks_are_told(

@@ -129,6 +129,24 @@ def test_an_unknown_setting_of_the_app_is_refused_too():
         settings.load({"poll_mni": 3})
 
 
+@pytest.mark.parametrize("name", ["LANES", "ACCOUNTS", "PRICES"])
+def test_what_is_no_json_is_told_in_one_line(monkeypatch, name):
+    monkeypatch.setenv(f"LOWTIDE_{name}", "{bad")
+
+    with pytest.raises(SettingsError) as caught:
+        settings.load()
+
+    assert str(caught.value) == f"Setting LOWTIDE_{name} is not JSON."
+
+
+def test_an_empty_value_counts_as_unset(monkeypatch):
+    monkeypatch.setenv("LOWTIDE_MAX_REQUESTS", "")
+    monkeypatch.setenv("LOWTIDE_LANES", "")
+
+    assert settings.load().max_requests == 50_000
+    assert settings.source_of("max_requests", {}) == "default"
+
+
 def test_a_wrong_value_that_may_be_a_secret_is_not_repeated(monkeypatch):
     monkeypatch.setenv("LOWTIDE_ACCOUNTS", '{"eu": {"api_key": ["sk-hidden"]}}')
 

@@ -16,6 +16,8 @@ import pytest
 
 from tests.plugins.stack import ROOT, until
 from tests.worker.conftest import processes
+from worker.process import free_port
+from worker.stack import Plan
 
 
 class Up:
@@ -122,6 +124,36 @@ def test_two_in_one_folder_are_one_too_many(
     second.waits_for("Another embedded Redis uses")
     assert second.process.wait(60) == 1
     assert up.process.poll() is None
+
+
+def test_a_shell_that_was_told_of_a_stack_starts_no_second_one_in_it(
+    home: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOWTIDE_REDIS_URL", redis_url)
+    home.mkdir(exist_ok=True)
+    (home / "up.env").write_text(f"export LOWTIDE_REDIS_URL={redis_url}\n")
+
+    second = Up()
+
+    assert second.process.wait(60) == 1
+    second.waits_for("runs already")
+    assert (home / "up.env").exists()
+
+
+def test_a_redis_that_is_gone_is_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOWTIDE_REDIS_URL", f"redis://127.0.0.1:{free_port()}/1")
+
+    up = Up()
+
+    assert up.process.wait(60) == 1
+    up.waits_for("unset LOWTIDE_REDIS_URL")
+    assert "Trying again" not in up.text
+
+
+def test_the_key_of_a_simulator_is_none() -> None:
+    plan = Plan(Path("home"), {"OPENAI_API_KEY": "sk-simulated"})
+    assert plan.simulated
+    assert not Plan(Path("home"), {"OPENAI_API_KEY": "sk-real"}).simulated
 
 
 def test_a_bad_setting_is_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

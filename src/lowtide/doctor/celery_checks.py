@@ -13,6 +13,7 @@ from lowtide.doctor import redis_checks
 from lowtide.doctor.finding import Finding, bad, first_line, good, risky
 from lowtide.runtime import Runtime
 from lowtide.shown import duration, without_password
+from lowtide.task import BatchTask
 
 _SECONDS = 3.0
 _WINDOW = 48 * 3600.0
@@ -74,8 +75,9 @@ def _expiry(runtime: Runtime) -> Finding:
 def workers(runtime: Runtime) -> list[Finding]:
     """Whether somebody works, and works on the pipeline."""
     part, settings = "Workers", runtime.settings
+    inspect = runtime.app.control.inspect(timeout=1.5)
     try:
-        found = runtime.app.control.inspect(timeout=1.5).active_queues() or {}
+        found = inspect.active_queues() or {}
     except (OperationalError, OSError) as error:
         return [bad(part, f"cannot be asked: {first_line(error)}", "See the broker, above.")]
     if not found:
@@ -91,7 +93,28 @@ def workers(runtime: Runtime) -> list[Finding]:
             advice = f"Let one consume it: `celery -A your_app worker -Q celery,{queue}`."
             detail = f"{len(found)} answer, none consumes the queue {queue!r}"
             findings.append(bad(part, detail, advice))
-    return findings
+    return findings + _strangers(runtime, found, inspect.registered() or {})
+
+
+def _strangers(
+    runtime: Runtime,
+    queues: Mapping[str, list[Mapping[str, Any]]],
+    registered: Mapping[str, list[str]],
+) -> list[Finding]:
+    """Workers that take the app's calls and do not know their tasks: another app's, mostly."""
+    tasks = {name for name, task in runtime.app.tasks.items() if isinstance(task, BatchTask)}
+    queue = runtime.app.conf.task_default_queue
+    found = []
+    for name, known in sorted(registered.items()):
+        lacks = sorted(tasks - {each.split(" ")[0] for each in known})
+        if lacks and _consumes(queues.get(name, []), queue):
+            more = f" and {len(lacks) - 1} more" if len(lacks) > 1 else ""
+            detail = (
+                f"{name} takes calls from the queue {queue!r} and does not know {lacks[0]}{more}"
+            )
+            advice = "Give each app a queue (`task_default_queue`) or a Redis database of its own."
+            found.append(bad("Workers", detail, advice))
+    return found
 
 
 def _consumes(queues: list[Mapping[str, Any]], name: str) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from redis import RedisError
+
 from lowtide.doctor import (
     celery_checks,
     outbox_checks,
@@ -13,7 +15,7 @@ from lowtide.doctor import (
     store_checks,
 )
 from lowtide.doctor.finding import Finding, bad, first_line
-from lowtide.errors import LowtideError
+from lowtide.errors import LowtideError, SettingsError
 from lowtide.runtime import Runtime
 
 Check = Callable[[Runtime], list[Finding]]
@@ -38,9 +40,16 @@ def examine(runtime: Runtime) -> Iterator[Finding]:
     Yields:
         What was found, as soon as it is known.
     """
+    try:
+        _ = runtime.settings
+    except SettingsError as error:
+        yield bad("Settings", error.message, "Set it right and run `lowtide doctor` again.")
+        return
     for part, check in CHECKS.items():
         try:
             yield from check(runtime)
+        except RedisError as error:
+            yield bad(part, f"Redis: {first_line(error)}", "See Redis, above.")
         except LowtideError as error:
             yield bad(part, error.message, "Set it right and run `lowtide doctor` again.")
         except Exception as error:
