@@ -50,6 +50,7 @@ class Settling:
         exhausted: The same for those that were sent as often as they may be.
         odd: What was read and left aside, and how often.
         late: custom_id → cost of answers that were not waited for.
+        has_run: Whether an answer was read: the provider ran the batch, however it ended.
     """
 
     rt: Runtime
@@ -62,6 +63,7 @@ class Settling:
     exhausted: dict[str, results.Again] = field(default_factory=dict)
     odd: Counter[str] = field(default_factory=Counter)
     late: dict[str, float | None] = field(default_factory=dict)
+    has_run: bool = False
 
     def about(self) -> dict[str, Any]:
         """Details that every error of this batch carries."""
@@ -69,6 +71,7 @@ class Settling:
 
     def answer(self, answered: Answered) -> None:
         """The request has its answer."""
+        self.has_run = True
         self.left.discard(answered.custom_id)
         self.writer.add(answered)
 
@@ -117,7 +120,7 @@ def fetch(rt: Runtime, batch_id: str) -> Next | None:
         settling = Settling(
             rt, lease, batch, rt.ledger.attempt(batch_id), rt.ledger.names(batch_id), writer
         )
-        _HOW.get(str(batch.provider_status), _from_files)(settling)
+        _settle_all(settling)
         _exhaust(settling)
         writer.flush()
         rt.ledger.book_waste(batch_id, settling.late)
@@ -132,21 +135,33 @@ def fetch(rt: Runtime, batch_id: str) -> Next | None:
         return Next("deliver", batch_id, slices=writer.count)
 
 
+def _settle_all(settling: Settling) -> None:
+    """Files first, however the batch ended: an answer in them is paid."""
+    ended = str(settling.batch.provider_status)
+    _from_files(settling)
+    if ended == "rejected":
+        _rejected(settling)
+    elif ended == "failed" and not settling.has_run:
+        _failed_validation(settling)
+    else:
+        unsaid = results.Again(ended if ended in _NOT_RUN else "missing", None, "")
+        for custom_id in list(settling.left):
+            settling.retry(custom_id, unsaid)
+
+
 def _from_files(settling: Settling) -> None:
-    """Completed, expired or cancelled: the files say what became of each request."""
+    """What the files say became of each request."""
     batch = settling.batch
+    named = [file_id for file_id in (batch.output_file_id, batch.error_file_id) if file_id]
+    if not named:
+        return
     provider = settling.rt.provider(batch.account)
     with spool_folder(settling.rt) as folder:
-        for file_id in (batch.output_file_id, batch.error_file_id):
-            if file_id:
-                path = folder / "results.jsonl"
-                provider.download(file_id, path)
-                failpoints.reach("fetch.downloaded")
-                _read(settling, path)
-    ended = str(batch.provider_status)
-    unsaid = results.Again(ended if ended in _NOT_RUN else "missing", None, "")
-    for custom_id in list(settling.left):
-        settling.retry(custom_id, unsaid)
+        for file_id in named:
+            path = folder / "results.jsonl"
+            provider.download(file_id, path)
+            failpoints.reach("fetch.downloaded")
+            _read(settling, path)
 
 
 def _read(settling: Settling, path: Path) -> None:
@@ -168,6 +183,7 @@ def _read(settling: Settling, path: Path) -> None:
 def _note_late(settling: Settling, line: results.Line) -> None:
     """An answer that nobody waits for any more is paid all the same."""
     if isinstance(line.outcome, results.Answered):
+        settling.has_run = True
         batch, answered = settling.batch, line.outcome
         model = answered.body.get("model") or batch.model
         settling.late[line.custom_id] = prices.price(
@@ -298,6 +314,3 @@ def _send_again(settling: Settling) -> None:
             new_id,
             reason,
         )
-
-
-_HOW = {"failed": _failed_validation, "rejected": _rejected}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -193,8 +194,6 @@ def test_a_failure_that_names_no_line_is_halved_until_the_culprit_is_alone(
 
     def nameless(remote: Any) -> Any:
         """A validation that fails for whichever batch holds the culprit, without saying why."""
-        import dataclasses
-
         batch = rt.ledger.by_provider_id(remote.id)
         if batch is None or culprit not in rt.ledger.ids(batch.id):
             return remote
@@ -214,6 +213,27 @@ def test_a_failure_that_names_no_line_is_halved_until_the_culprit_is_alone(
     failed = {k for k, v in outcome.items() if isinstance(v, Failed)}
     assert outcome.keys() == {request.custom_id for request in given}
     assert failed == {culprit}
+
+
+def test_a_batch_that_failed_with_answers_delivers_them(rt: Runtime, provider: Interfering) -> None:
+    given = requests(3)
+    batch_id = sealed(rt, given)
+    submit(rt, batch_id)
+    provider.after["statuses"] = lambda found: {
+        name: dataclasses.replace(remote, status="failed") if remote.ended else remote
+        for name, remote in found.items()
+    }
+    ended(rt, batch_id)
+    rewritten(provider, lambda lines: lines[1:])
+
+    found = settled(rt, batch_id)
+
+    assert len(found) == 2
+    assert all(isinstance(outcome, Answered) for outcome in found.values())
+    (again,) = followers(rt, batch_id)
+    assert rt.ledger.ids(again.id) == {each.custom_id for each in given} - found.keys()
+    # The provider ran the batch, so what it says nothing about was tried.
+    assert rt.ledger.attempt(again.id) == 2
 
 
 def test_attempts_are_listed_after_redis_was_emptied(rt: Runtime, provider: Interfering) -> None:
