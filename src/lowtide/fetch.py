@@ -46,7 +46,8 @@ class Settling:
 
     Attributes:
         left: custom_ids of lines that nothing is known about yet.
-        again: custom_id → why it has no answer: it is to be sent again.
+        failed: custom_id → why it has no answer, as long as no other line holds one.
+        again: custom_id → why it is to be sent again.
         exhausted: The same for those that were sent as often as they may be.
         odd: What was read and left aside, and how often.
         late: custom_id → cost of answers that were not waited for.
@@ -59,6 +60,7 @@ class Settling:
     attempt: int
     left: set[str]
     writer: SliceWriter
+    failed: dict[str, results.Rejected | results.Again] = field(default_factory=dict)
     again: dict[str, results.Again] = field(default_factory=dict)
     exhausted: dict[str, results.Again] = field(default_factory=dict)
     odd: Counter[str] = field(default_factory=Counter)
@@ -73,7 +75,12 @@ class Settling:
         """The request has its answer."""
         self.has_run = True
         self.left.discard(answered.custom_id)
+        self.failed.pop(answered.custom_id, None)
         self.writer.add(answered)
+
+    def waits_for(self, custom_id: str) -> bool:
+        """Whether an answer to the request is still of use."""
+        return custom_id in self.left or custom_id in self.failed
 
     def fail(self, custom_id: str, error: str, message: str, details: Mapping[str, Any]) -> None:
         """The request failed for good."""
@@ -139,6 +146,8 @@ def _settle_all(settling: Settling) -> None:
     """Files first, however the batch ended: an answer in them is paid."""
     ended = str(settling.batch.provider_status)
     _from_files(settling)
+    for custom_id, why in settling.failed.items():
+        _fail(settling, custom_id, why)
     if ended == "rejected":
         _rejected(settling)
     elif ended == "failed" and not settling.has_run:
@@ -167,17 +176,15 @@ def _from_files(settling: Settling) -> None:
 def _read(settling: Settling, path: Path) -> None:
     for line in results.read_lines(path):
         seen = results.glance(line, settling.batch.endpoint)
-        if seen is not None and seen.custom_id in settling.left:
+        if seen is not None and settling.waits_for(seen.custom_id):
             settling.answer(seen)
             continue
         parsed = results.parse_line(line)
         if parsed is None:
             settling.odd["unreadable"] += 1
-        elif parsed.custom_id not in settling.left:
+        elif not _settle(settling, parsed):
             settling.odd["unknown or repeated"] += 1
             _note_late(settling, parsed)
-        else:
-            _settle(settling, parsed)
 
 
 def _note_late(settling: Settling, line: results.Line) -> None:
@@ -191,22 +198,27 @@ def _note_late(settling: Settling, line: results.Line) -> None:
         )
 
 
-def _settle(settling: Settling, line: results.Line) -> None:
-    match line.outcome:
-        case results.Answered() as answered:
-            body = orjson.dumps(answered.body)
-            settling.answer(
-                Answered(line.custom_id, answered.status_code, body, answered.request_id)
-            )
-        case results.Rejected() as rejected:
-            settling.fail(
-                line.custom_id,
-                "RequestRejected",
-                rejected.message,
-                {"code": rejected.code, "param": rejected.param, "status": rejected.status},
-            )
-        case results.Again() as again:
-            settling.retry(line.custom_id, again)
+def _settle(settling: Settling, line: results.Line) -> bool:
+    """Notes what a line tells; False where that is known of its request already."""
+    name, outcome = line.custom_id, line.outcome
+    if isinstance(outcome, results.Answered) and settling.waits_for(name):
+        body = orjson.dumps(outcome.body)
+        settling.answer(Answered(name, outcome.status_code, body, outcome.request_id))
+    elif not isinstance(outcome, results.Answered) and name in settling.left:
+        settling.left.discard(name)
+        settling.failed[name] = outcome
+    else:
+        return False
+    return True
+
+
+def _fail(settling: Settling, custom_id: str, why: results.Rejected | results.Again) -> None:
+    """The files hold no answer to a request, and say why."""
+    if isinstance(why, results.Again):
+        settling.retry(custom_id, why)
+    else:
+        told = {"code": why.code, "param": why.param, "status": why.status}
+        settling.fail(custom_id, "RequestRejected", why.message, told)
 
 
 def _failed_validation(settling: Settling) -> None:

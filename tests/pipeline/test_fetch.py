@@ -135,6 +135,30 @@ def test_repeated_and_unknown_lines_change_nothing(rt: Runtime, provider: Interf
     assert followers(rt, batch_id) == []
 
 
+@pytest.mark.parametrize("status", [500, 400])
+def test_an_answer_counts_wherever_a_failure_of_the_same_line_stands(
+    rt: Runtime, provider: Interfering, status: int
+) -> None:
+    given = requests(2)
+    before, after = (request.custom_id for request in given)
+    batch_id = submitted(rt, given)
+
+    def failed(name: str) -> bytes:
+        body = {"error": {"message": "overloaded", "code": "server_error"}}
+        response = {"status_code": status, "request_id": "r", "body": body}
+        return orjson.dumps({"custom_id": name, "response": response, "error": None}) + b"\n"
+
+    rewritten(provider, lambda lines: [failed(before), *lines, failed(after)])
+
+    found = settled(rt, batch_id)
+
+    assert {name: type(outcome) for name, outcome in found.items()} == {
+        before: Answered,
+        after: Answered,
+    }
+    assert followers(rt, batch_id) == []
+
+
 def test_a_request_that_never_gets_an_answer_fails_after_its_last_attempt(
     rt: Runtime, provider: Interfering
 ) -> None:
