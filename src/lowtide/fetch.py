@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from celery.utils.log import get_logger
 
-from lowtide import attempts, failpoints, limits, prices, results
-from lowtide.decide import backoff, halves
+from lowtide import attempts, failpoints, limits, prices, quiet, results
+from lowtide.decide import backoff, halves, next_poll
+from lowtide.errors import ProviderUnavailable
 from lowtide.leases import held
 from lowtide.ledger import Attempt, BatchState
 from lowtide.moving import move
@@ -36,6 +37,8 @@ _TOGETHER = 500
 _FETCHABLE = (BatchState.ENDED, BatchState.FETCHED)
 # Reasons of the provider for not having run a request at all within its window.
 _NOT_RUN = frozenset({"expired", "cancelled"})
+# Statuses of a file that the provider does not have.
+_GONE = frozenset({404, 410})
 # A validation error of this kind is about the account's budget, not about any line.
 _OVER_BUDGET = "token_limit_exceeded"
 
@@ -51,6 +54,7 @@ class Settling:
         exhausted: The same for those that were sent as often as they may be.
         odd: What was read and left aside, and how often.
         late: custom_id → cost of answers that were not waited for.
+        missing: Files that the batch names and the provider does not have.
         has_run: Whether an answer was read: the provider ran the batch, however it ended.
     """
 
@@ -65,6 +69,7 @@ class Settling:
     exhausted: dict[str, results.Again] = field(default_factory=dict)
     odd: Counter[str] = field(default_factory=Counter)
     late: dict[str, float | None] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
     has_run: bool = False
 
     def about(self) -> dict[str, Any]:
@@ -113,7 +118,8 @@ def fetch(rt: Runtime, batch_id: str) -> Next | None:
     batch.
 
     Returns:
-        The delivery of its slices, None when the batch is not there to be fetched.
+        The delivery of its slices, or the next look where there is nothing new to deliver; None
+        when the batch is not there to be fetched.
     """
     known = rt.ledger.batch(batch_id)
     if known is None or known.state not in _FETCHABLE:
@@ -139,13 +145,28 @@ def fetch(rt: Runtime, batch_id: str) -> Next | None:
             rt.ledger.move(lease, BatchState.FETCHED, release=True)
             failpoints.reach("fetch.moved")
         rt.buffer.set_summary(batch_id, state=BatchState.FETCHED)
-        return Next("deliver", batch_id, slices=writer.count)
+        return _next(settling)
+
+
+def _next(settling: Settling) -> Next:
+    """Where requests are left and nothing new is, a file is away, or somebody else has them."""
+    rt, batch = settling.rt, settling.batch
+    if settling.writer.count or not rt.ledger.undelivered(batch.id):
+        return Next("deliver", batch.id, slices=settling.writer.count)
+    now, lease = rt.clock.now(), rt.settings.lease
+    if not settling.missing:
+        return Next("fetch", batch.id, at=now + lease)
+    since = batch.ended_at or now
+    at = next_poll(now, since, None, shortest=lease, longest=rt.settings.poll_max)
+    return Next("fetch", batch.id, at=at)
 
 
 def _settle_all(settling: Settling) -> None:
     """Files first, however the batch ended: an answer in them is paid."""
     ended = str(settling.batch.provider_status)
     _from_files(settling)
+    if settling.missing and _may_come(settling):
+        return
     for custom_id, why in settling.failed.items():
         _fail(settling, custom_id, why)
     if ended == "rejected":
@@ -153,7 +174,8 @@ def _settle_all(settling: Settling) -> None:
     elif ended == "failed" and not settling.has_run:
         _failed_validation(settling)
     else:
-        unsaid = results.Again(ended if ended in _NOT_RUN else "missing", None, "")
+        absent = "file_gone" if settling.missing else "missing"
+        unsaid = results.Again(ended if ended in _NOT_RUN else absent, None, "")
         for custom_id in list(settling.left):
             settling.retry(custom_id, unsaid)
 
@@ -168,9 +190,33 @@ def _from_files(settling: Settling) -> None:
     with spool_folder(settling.rt) as folder:
         for file_id in named:
             path = folder / "results.jsonl"
-            provider.download(file_id, path)
+            try:
+                provider.download(file_id, path)
+            except ProviderUnavailable as error:
+                if error.details.get("status") not in _GONE:
+                    raise
+                settling.missing.append(file_id)
+                continue
             failpoints.reach("fetch.downloaded")
             _read(settling, path)
+
+
+def _may_come(settling: Settling) -> bool:
+    """Whether files that are missing are waited for: to ask again may be to pay again."""
+    rt, batch, files = settling.rt, settling.batch, " and ".join(settling.missing)
+    now = rt.clock.now()
+    if now - (batch.ended_at or now) < rt.settings.stuck_after:
+        text = "Batch %s: the provider does not have its file %s; looking for it again"
+        quiet.warn(logger, "provider", text, batch.id, files)
+        return True
+    logger.error(
+        "Batch %s: its file %s is gone from the provider; the %d requests without an answer are "
+        "sent again. Look for what deletes the account's files.",
+        batch.id,
+        files,
+        len(settling.left) + len(settling.failed),
+    )
+    return False
 
 
 def _read(settling: Settling, path: Path) -> None:

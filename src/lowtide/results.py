@@ -87,8 +87,8 @@ class Again:
     """The request has no answer for a passing reason, and is to be sent again.
 
     Attributes:
-        reason: "expired", "cancelled", "timeout", "rate_limited", "server_error", "no_response"
-            or "unreadable".
+        reason: "expired", "cancelled", "timeout", "rate_limited", "server_error", "no_response",
+            "unreadable", "missing" or "file_gone".
         code: The provider's code.
         message: Its words.
         status: HTTP status; None when there is none.

@@ -8,11 +8,12 @@ from lowtide import deliver as delivering
 from lowtide import pipeline
 from lowtide.deliver import deliver
 from lowtide.fetch import fetch
+from lowtide.leases import claimed
 from lowtide.ledger import BatchRow, Outcome, RequestState
 from lowtide.outcomes import Answered
 from lowtide.runtime import Runtime
 from tests.pipeline.conftest import Interfering, requests
-from tests.pipeline.test_fetch import submitted
+from tests.pipeline.test_fetch import rewritten, submitted
 
 
 @pytest.fixture
@@ -54,6 +55,29 @@ def test_slices_that_are_gone_are_fetched_again(
     assert after is not None
     assert after.verb == "fetch"
     assert sent == []
+
+
+def test_what_somebody_else_has_claimed_is_looked_for_once_a_lease(
+    rt: Runtime, provider: Interfering, sent: list[tuple[object, ...]]
+) -> None:
+    (given,) = requests(1)
+    batch_id = submitted(rt, [given])
+    rewritten(provider, lambda lines: lines[:0])
+    pipeline.register(rt.app)
+    rt.app.finalize()
+    due: list[tuple[object, ...]] = [("fetch", batch_id)]
+
+    with claimed(rt, batch_id, [given.custom_id]):  # a faster service is asked just now
+        for _ in range(5):
+            for verb, *rest in due:
+                rt.app.tasks[f"lowtide.{verb}"](*rest)
+            due = [step for step in sent if step[0] in ("fetch", "deliver")]
+            sent.clear()
+
+    assert due == []
+    at = rt.timers.due_at("fetch", batch_id)
+    assert at is not None
+    assert at > rt.clock.now() + rt.settings.lease / 2
 
 
 def test_only_the_last_slice_asks_the_ledger_what_is_left(

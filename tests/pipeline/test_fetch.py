@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from lowtide import outcomes
+from lowtide.deliver import deliver
 from lowtide.fetch import fetch
 from lowtide.ledger import BatchRow
 from lowtide.outcomes import Answered, Failed
@@ -189,6 +190,54 @@ def test_a_request_that_never_gets_an_answer_fails_after_its_last_attempt(
     assert [each["code"] for each in tries] == ["missing", "missing"]
     assert all(str(batch.provider_batch_id) in failed.message for batch in (first, second))
     assert "sent 2 times without an answer: 1. " in failed.message
+
+
+def of_two_files(rt: Runtime) -> tuple[BatchRow, Request, Request]:
+    """A batch that ended with two files, the request it answered and the one that it did not."""
+    (good,), (bad,) = requests(1), requests(1, temperature=99)
+    batch = rt.ledger.batch(submitted(rt, [good, bad]))
+    assert batch is not None
+    assert batch.output_file_id
+    assert batch.error_file_id
+    return batch, good, bad
+
+
+def test_an_error_file_that_is_away_keeps_no_answer_back(
+    rt: Runtime, provider: Interfering, told: dict[str, Any]
+) -> None:
+    batch, good, bad = of_two_files(rt)
+    provider._provider.delete_file(str(batch.error_file_id))
+
+    assert settled(rt, batch.id).keys() == {good.custom_id}
+    deliver(rt, batch.id, 0, "w")
+    after = fetch(rt, batch.id)
+
+    assert told.keys() == {good.task_id}
+    assert after is not None
+    assert (after.verb, after.slices) == ("fetch", 0)
+    assert after.at is not None
+    assert after.at > rt.clock.now() + rt.settings.lease / 2
+    assert followers(rt, batch.id) == []
+    assert rt.ledger.ids(batch.id) == {bad.custom_id}
+
+
+@pytest.mark.parametrize("which", ["output", "error"])
+def test_a_file_that_is_gone_for_good_costs_one_attempt(
+    rt: Runtime, provider: Interfering, which: str
+) -> None:
+    batch, good, bad = of_two_files(rt)
+    of_both = {"output": (batch.output_file_id, good), "error": (batch.error_file_id, bad)}
+    file_id, lost = of_both[which]
+    provider._provider.delete_file(str(file_id))
+    rt.settings.stuck_after = 0.0
+
+    found = settled(rt, batch.id)
+
+    assert found.keys() == {good.custom_id, bad.custom_id} - {lost.custom_id}
+    (again,) = followers(rt, batch.id)
+    assert again.reason == "file_gone (1)"
+    assert rt.ledger.ids(again.id) == {lost.custom_id}
+    assert rt.ledger.attempt(again.id) == 2
 
 
 def test_lines_named_by_a_failed_validation_fail_and_the_others_go_again(

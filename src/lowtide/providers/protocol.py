@@ -158,7 +158,8 @@ class Provider(Protocol):
             Its size in bytes.
 
         Raises:
-            ProviderUnavailable: It is not there yet, or kept breaking off. `path` is gone then.
+            ProviderUnavailable: It is not there (`status` 404 or 410 in its details), or kept
+                breaking off. `path` is gone then.
         """
         ...
 
