@@ -273,7 +273,8 @@ def _failed_validation(settling: Settling) -> None:
     remote = settling.rt.provider(batch.account).status(str(batch.provider_batch_id))
     errors = remote.errors
     named = _named(settling, errors)
-    for custom_id, error in named.items():
+    for custom_id in named.keys() & settling.left:
+        error = named[custom_id]
         settling.fail(
             custom_id, "RequestRejected", error.message, {"code": error.code, "param": error.param}
         )
@@ -283,7 +284,7 @@ def _failed_validation(settling: Settling) -> None:
     elif over := next((error for error in errors if error.code == _OVER_BUDGET), None):
         limits.learn(settling.rt, batch.account, batch.model, over.message)
         _move(settling, rest, over.message, settling.rt.settings.retry_delay)
-    elif len(rest) == 1:
+    elif len(rest) == 1 and batch.requests <= settling.rt.ledger.undelivered(batch.id):
         first = errors[0] if errors else None
         message = first.message if first else "The provider failed the batch without a reason."
         settling.fail(rest[0], "BatchFailed", message, {"code": first.code if first else None})
@@ -295,7 +296,7 @@ def _named(settling: Settling, errors: Collection[BatchError]) -> dict[str, Batc
     """custom_id → error for each error that names a line; lines count from 1.
 
     Which line is whose is read from the file that was sent: requests may have left the batch
-    since, so the ledger cannot tell.
+    since, so the ledger cannot tell. These are in it, too: who is left is not to blame then.
     """
     numbered = {error.line: error for error in errors if error.line is not None}
     if not numbered:
@@ -306,9 +307,7 @@ def _named(settling: Settling, errors: Collection[BatchError]) -> dict[str, Batc
         settling.rt.provider(batch.account).download(str(batch.input_file_id), path)
         for number, line in enumerate(results.read_lines(path), start=1):
             if number in numbered:
-                custom_id = orjson.loads(line)["custom_id"]
-                if custom_id in settling.left:
-                    found[custom_id] = numbered[number]
+                found[orjson.loads(line)["custom_id"]] = numbered[number]
     return found
 
 

@@ -12,6 +12,7 @@ import pytest
 from lowtide import outcomes
 from lowtide.deliver import deliver
 from lowtide.fetch import fetch
+from lowtide.leases import claimed
 from lowtide.ledger import BatchRow
 from lowtide.outcomes import Answered, Failed
 from lowtide.request import Request
@@ -255,6 +256,25 @@ def test_lines_named_by_a_failed_validation_fail_and_the_others_go_again(
     assert (failed.error, failed.details["code"]) == ("RequestRejected", "streaming_unsupported")
     (again,) = followers(rt, batch_id)
     assert rt.ledger.ids(again.id) == {request.custom_id for request in given}
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_who_is_left_alone_does_not_fail_for_a_line_that_was_another_s(
+    rt: Runtime, provider: Interfering, told: dict[str, Any], *, is_named: bool
+) -> None:
+    (good,), (bad,) = requests(1), requests(1, stream=True)
+    batch_id = submitted(rt, [good, bad])
+    if not is_named:
+        provider.after["status"] = lambda remote: dataclasses.replace(remote, errors=())
+    with claimed(rt, batch_id, [good.custom_id]) as claim:  # a faster service is asked just now
+        fetch(rt, batch_id)
+        deliver(rt, batch_id, 0, "w")
+    rt.ledger.unclaim([good.custom_id], claim.token)
+
+    assert settled(rt, batch_id) == {}
+
+    assert good.task_id not in told
+    assert good.custom_id in set().union(*(rt.ledger.ids(b.id) for b in followers(rt, batch_id)))
 
 
 def test_a_failure_that_names_no_line_is_halved_until_the_culprit_is_alone(
