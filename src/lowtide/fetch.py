@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from celery.utils.log import get_logger
 
-from lowtide import attempts, failpoints, limits, prices, quiet, results
+from lowtide import attempts, control, failpoints, limits, prices, quiet, results
 from lowtide.decide import backoff, halves, next_poll
 from lowtide.errors import ProviderUnavailable
 from lowtide.leases import held
@@ -24,6 +24,7 @@ from lowtide.ledger import Attempt, BatchState
 from lowtide.moving import move
 from lowtide.outcomes import Answered, Failed, SliceWriter
 from lowtide.pipeline import Next
+from lowtide.providers.failures import PASSING_CODES, PAUSING_CODES
 from lowtide.spool import spool_folder
 
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ _TOGETHER = 500
 _FETCHABLE = (BatchState.ENDED, BatchState.FETCHED)
 # Reasons of the provider for not having run a request at all within its window.
 _NOT_RUN = frozenset({"expired", "cancelled"})
+# Validation errors of these kinds are about the account, not about any line.
+_ACCOUNTS = PAUSING_CODES | PASSING_CODES
 # Statuses of a file that the provider does not have.
 _GONE = frozenset({404, 410})
-# A validation error of this kind is about the account's budget, not about any line.
-_OVER_BUDGET = "token_limit_exceeded"
 
 
 @dataclass(slots=True)
@@ -281,9 +282,11 @@ def _failed_validation(settling: Settling) -> None:
     rest = sorted(settling.left)
     if named:
         _move(settling, rest, "another line of its batch failed validation")
-    elif over := next((error for error in errors if error.code == _OVER_BUDGET), None):
-        limits.learn(settling.rt, batch.account, batch.model, over.message)
-        _move(settling, rest, over.message, settling.rt.settings.retry_delay)
+    elif refusal := next((error for error in errors if error.code in _ACCOUNTS), None):
+        if refusal.code in PAUSING_CODES:
+            control.suspend(settling.rt, batch.account, refusal.message)
+        limits.learn(settling.rt, batch.account, batch.model, refusal.message)
+        _move(settling, rest, refusal.message, settling.rt.settings.retry_delay)
     elif len(rest) == 1 and batch.requests <= settling.rt.ledger.undelivered(batch.id):
         first = errors[0] if errors else None
         message = first.message if first else "The provider failed the batch without a reason."
@@ -298,7 +301,11 @@ def _named(settling: Settling, errors: Collection[BatchError]) -> dict[str, Batc
     Which line is whose is read from the file that was sent: requests may have left the batch
     since, so the ledger cannot tell. These are in it, too: who is left is not to blame then.
     """
-    numbered = {error.line: error for error in errors if error.line is not None}
+    numbered = {
+        error.line: error
+        for error in errors
+        if error.line is not None and error.code not in _ACCOUNTS
+    }
     if not numbered:
         return {}
     batch, found = settling.batch, {}

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from lowtide import outcomes
+from lowtide import control, keys, outcomes
 from lowtide.deliver import deliver
 from lowtide.fetch import fetch
 from lowtide.leases import claimed
@@ -17,8 +17,10 @@ from lowtide.ledger import BatchRow
 from lowtide.outcomes import Answered, Failed
 from lowtide.request import Request
 from lowtide.runtime import Runtime
+from lowtide.simulator import Steering
 from lowtide.submit import submit
 from tests.pipeline.conftest import Interfering, ended, requests, sealed
+from tests.plugins.stack import Simulator
 
 
 def settled(rt: Runtime, batch_id: str) -> dict[str, Answered | Failed]:
@@ -327,6 +329,31 @@ def test_a_batch_that_failed_with_answers_delivers_them(rt: Runtime, provider: I
     assert rt.ledger.ids(again.id) == {each.custom_id for each in given} - found.keys()
     # The provider ran the batch, so what it says nothing about was tried.
     assert rt.ledger.attempt(again.id) == 2
+
+
+def test_calls_wait_while_the_account_is_refused_at_validation(
+    rt: Runtime, provider: Interfering, simulator: Simulator
+) -> None:
+    given = requests(1)
+    steering = Steering(simulator.root)
+    steering.add_fault("billing_limit", where="validation")
+    batch_id = submitted(rt, given)
+    steering.clear_faults()
+
+    assert settled(rt, batch_id) == {}
+
+    pause = control.paused(rt, given[0].lane.key)
+    assert pause is not None
+    assert pause.by_provider
+    assert "hard limit" in pause.reason
+    (again,) = followers(rt, batch_id)
+    assert rt.ledger.attempt(again.id) == 1
+    rt.redis.delete(keys.probe(rt.settings.namespace, "default"))  # it is time for a probe
+    rt.clock.sleep(max(0.0, (again.next_at or 0.0) - rt.clock.now()))
+    submit(rt, again.id)
+    ended(rt, again.id)
+    assert settled(rt, again.id).keys() == {given[0].custom_id}
+    assert control.paused(rt, given[0].lane.key) is None
 
 
 def test_attempts_are_listed_after_redis_was_emptied(rt: Runtime, provider: Interfering) -> None:

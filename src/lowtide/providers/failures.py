@@ -22,7 +22,7 @@ from lowtide.errors import (
     ProviderUnavailable,
 )
 
-_PAUSING_CODES = frozenset(
+PAUSING_CODES = frozenset(
     {
         "insufficient_quota",
         "billing_hard_limit_reached",
@@ -31,10 +31,12 @@ _PAUSING_CODES = frozenset(
         "invalid_api_key",
     }
 )
+"""Error codes about the account as a whole: it can be used again when a person has seen to it."""
 _PAUSING_STATUSES = frozenset({401, 402, 403})
 # A key without access to one model is still good for others.
 _MODEL_CODES = frozenset({"model_not_found"})
-_PASSING_CODES = frozenset({"token_limit_exceeded", "rate_limit_exceeded"})
+PASSING_CODES = frozenset({"token_limit_exceeded", "rate_limit_exceeded"})
+"""Error codes about how much the account asks at once: the same may be taken later."""
 _PASSING_STATUSES = frozenset({408, 409, 425, 429})
 # The request cannot have reached the provider when one of these is the cause.
 _UNSENT = (
@@ -160,12 +162,12 @@ def _details(
 
 def _passes(status: int, codes: list[str]) -> bool:
     """Whether the same call may succeed later."""
-    return status >= 500 or status in _PASSING_STATUSES or not _PASSING_CODES.isdisjoint(codes)
+    return status >= 500 or status in _PASSING_STATUSES or not PASSING_CODES.isdisjoint(codes)
 
 
 def _pauses(status: int, codes: list[str]) -> bool:
     """Whether the account as a whole is refused."""
-    if not _PAUSING_CODES.isdisjoint(codes):
+    if not PAUSING_CODES.isdisjoint(codes):
         return True
     return status in _PAUSING_STATUSES and _MODEL_CODES.isdisjoint(codes)
 
