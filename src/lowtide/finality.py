@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Literal
 
 from celery import signals, states
@@ -11,6 +12,11 @@ from celery.backends.base import DisabledBackend
 from celery.backends.redis import RedisBackend
 from celery.backends.rpc import RPCBackend
 from celery.exceptions import TaskRevokedError
+from celery.utils.log import get_logger
+
+from lowtide.outcome_pipe import is_own
+
+logger = get_logger(__name__)
 
 
 def stored(tasks: Iterable[tuple[Any, str]]) -> dict[str, dict[str, Any]]:
@@ -38,16 +44,28 @@ def stored(tasks: Iterable[tuple[Any, str]]) -> dict[str, dict[str, Any]]:
 def _final(backend: Any, ids: list[str]) -> dict[str, dict[str, Any]]:
     if isinstance(backend, DisabledBackend | RPCBackend):
         return {}
-    if isinstance(backend, RedisBackend):
-        values = backend.mget([backend.get_key_for_task(task_id) for task_id in ids])
-        metas = [None if value is None else backend.decode_result(value) for value in values]
+    asks = not isinstance(backend, RedisBackend)
+    if asks:
+        reads = [(each, partial(backend.get_task_meta, each, cache=False)) for each in ids]
     else:
-        metas = [backend.get_task_meta(task_id, cache=False) for task_id in ids]
-    return {
-        task_id: meta
-        for task_id, meta in zip(ids, metas, strict=True)
-        if meta is not None and meta["status"] in states.READY_STATES
-    }
+        values = backend.mget([backend.get_key_for_task(task_id) for task_id in ids])
+        known = zip(ids, values, strict=True)
+        reads = [(each, partial(backend.decode_result, value)) for each, value in known if value]
+    found: dict[str, dict[str, Any]] = {}
+    for task_id, read in reads:
+        try:
+            meta = read()
+            if meta["status"] in states.READY_STATES:
+                found[task_id] = meta
+        except Exception as error:
+            if asks and not is_own(error):
+                raise
+            logger.warning(
+                "What is stored as the result of task %s cannot be read, and counts as none: %s",
+                task_id,
+                error,
+            )
+    return found
 
 
 def repeat(

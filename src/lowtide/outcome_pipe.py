@@ -10,6 +10,7 @@ Celery's own way. Other backends than Redis are left as they are.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar, Token
@@ -20,7 +21,9 @@ from typing import Any, Self
 from celery import Celery, states
 from celery.app.task import Context
 from celery.backends.redis import RedisBackend
-from kombu.exceptions import EncodeError
+from kombu.exceptions import ContentDisallowed, SerializationError
+from redis.exceptions import ResponseError
+from sqlalchemy.exc import DataError
 
 from lowtide import failpoints, scripts
 from lowtide.current import Current
@@ -31,8 +34,11 @@ from lowtide.stored_form import Form, form_of
 _MOST = 200
 _MOST_BYTES = 4_000_000
 _RETRIES = 3
-# What no second try would mend: Celery makes the task fail for these.
-_PERMANENT = (EncodeError, TypeError, ValueError, NotImplementedError)
+# What is wrong with one task's value, whichever backend it is for.
+_OWN = (
+    *(SerializationError, ContentDisallowed, DataError),
+    *(TypeError, ValueError, NotImplementedError),
+)
 _current: ContextVar[OutcomePipe | None] = ContextVar("lowtide_outcome_pipe", default=None)
 
 
@@ -277,5 +283,21 @@ def _connection_errors(backend: Any) -> tuple[type[BaseException], ...]:
 
 
 def _note(pipe: OutcomePipe | None, error: Exception) -> None:
-    if pipe is not None and not isinstance(error, _PERMANENT):
+    if pipe is not None and not is_own(error):
         pipe.trouble = error
+
+
+def is_own(error: Exception) -> bool:
+    """Whether the result backend refuses one task's value or key, and would again.
+
+    Celery makes the task fail then. Any other error is taken for trouble of the backend, also one
+    that is not known: the answer is paid, and waits.
+    """
+    if isinstance(error, OSError):
+        return error.errno == errno.ENAMETOOLONG
+    return isinstance(error, _OWN) or _is_wrong_type(error)
+
+
+def _is_wrong_type(error: Exception) -> bool:
+    """Whether something else lies under a key of Redis than is to be written there."""
+    return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")

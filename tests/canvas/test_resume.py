@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,19 @@ def test_what_is_final_is_left_as_it_is(app: Celery, redis: Any) -> None:
     assert states_of(ends) == ["SKIPPED", "SKIPPED", "REVOKED", "SUCCESS"]
     assert app.AsyncResult("done").result == "first"
     assert queued(redis) == 1
+
+
+def test_a_stored_value_that_cannot_be_read_keeps_no_other_back(app: Celery, redis: Any) -> None:
+    names = ("good", "pickled", "number", "refused")
+    for name, value in (("pickled", pickle.dumps({"status": "REVOKED"})), ("number", b"1")):
+        redis.set(app.backend.get_key_for_task(name), value)
+    redis.set(app.backend.get_key_for_task("refused"), pickle.dumps({}))
+    items = [item(app, "summ", name) for name in names[:3]]
+
+    ends = resume(app, [*items, item(app, "summ", "refused", outcome=RequestRejected("no"))], HOST)
+
+    assert states_of(ends) == ["SUCCESS", "SUCCESS", "SUCCESS", "FAILURE"]
+    assert [app.AsyncResult(name).state for name in names[:3]] == ["SUCCESS"] * 3
 
 
 def test_revokes_that_only_lowtide_knows(app: Celery, redis: Any) -> None:
@@ -443,3 +457,20 @@ def test_other_result_backends(url: str, redis: Any, tmp_path: Path, kind: str) 
         assert [app.AsyncResult(name).state for name in "ab"] == ["SUCCESS", "FAILURE"]
         assert states_of(resume(app, items, HOST)) == ["SKIPPED", "SKIPPED"]
         assert queued(redis) == 1
+
+
+@pytest.mark.parametrize("kind", ["database", "file"])
+def test_a_result_that_its_backend_cannot_hold_keeps_no_other_back(
+    url: str, tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    backend = f"file://{tmp_path}"
+    if kind == "database":
+        server = request.getfixturevalue("postgres_url")
+        backend = server.replace("postgresql://", "db+postgresql+psycopg://")
+    app = made_app(backend, url)
+    names = ("a", "long" * 100, "b")
+
+    ends = resume(app, [item(app, "summ", name) for name in names], HOST)
+
+    assert states_of(ends) == ["SUCCESS", "FAILURE", "SUCCESS"]
+    assert [app.AsyncResult(name).state for name in "ab"] == ["SUCCESS", "SUCCESS"]
