@@ -21,6 +21,7 @@ from typing import Any, Self
 from celery import Celery, states
 from celery.app.task import Context
 from celery.backends.redis import RedisBackend
+from celery.utils.log import get_logger
 from kombu.exceptions import ContentDisallowed, SerializationError
 from redis.exceptions import ResponseError
 from sqlalchemy.exc import DataError
@@ -30,6 +31,7 @@ from lowtide.current import Current
 from lowtide.errors import Superseded
 from lowtide.stored_form import Form, form_of
 
+logger = get_logger(__name__)
 # What is sent at once. Redis serves nobody else meanwhile.
 _MOST = 200
 _MOST_BYTES = 4_000_000
@@ -54,12 +56,14 @@ class OutcomePipe:
     Attributes:
         trouble: What went wrong with the result backend, if anything. Since the last flush
             nothing is sure then, and chord parts are not sure at all; nothing more is stored.
+        untold: Ids of tasks whose part their chord's keys in Redis do not take.
     """
 
     def __init__(
         self, app: Celery, may_write: Callable[[], bool] = lambda: True, *, collects: bool = True
     ) -> None:
         self.trouble: Exception | None = None
+        self.untold: set[str] = set()
         self._may_write = may_write
         self._backend = app.backend
         self._tasks = app.tasks
@@ -187,7 +191,23 @@ class OutcomePipe:
                 list(chain.from_iterable(each)) for each in zip(*self._parts, strict=True)
             )
             calls.append(scripts.Call("chord_parts", keys, parts))
-        scripts.run(self._backend.client, calls)
+        replies = scripts.run(self._backend.client, calls)
+        if self._parts and replies[-1]:
+            self._note_refused(replies[-1])
+
+    def _note_refused(self, refused: list[Any]) -> None:
+        """Parts of one chord that Redis does not take keep no other chord back."""
+        for number, why in zip(refused[::2], refused[1::2], strict=True):
+            error = ResponseError(why.decode())
+            if not _is_wrong_type(error):
+                raise error
+            member = str(self._parts[number][1][0])
+            self.note_untold(member.rpartition(":")[0], error)
+
+    def note_untold(self, task_id: str, error: Exception) -> None:
+        """Notes a task whose chord has something else under its keys: it is told again later."""
+        logger.error("The chord of task %s does not take its part: %s", task_id, error)
+        self.untold.add(task_id)
 
     def _finish(self) -> None:
         """Flushes, then counts each chord's newest part as Celery does, which may fire its body."""
@@ -200,9 +220,17 @@ class OutcomePipe:
             with Current() as current:
                 for request, state, result in self._last_parts.values():
                     current.set(self._tasks[request.task], request)
-                    self._backend._lowtide_chord_part(request, state, result)
+                    self._tell_last(request, state, result)
         except Exception as error:
             self.trouble = error
+
+    def _tell_last(self, request: Context, state: str, result: Any) -> None:
+        try:
+            self._backend._lowtide_chord_part(request, state, result)
+        except ResponseError as error:
+            if not _is_wrong_type(error):
+                raise
+            self.note_untold(request.id, error)
 
 
 def _patch(backend: Any) -> None:
@@ -233,6 +261,8 @@ def _patch(backend: Any) -> None:
                 return None
             return part(request, state, result, **kw)
         except Exception as error:
+            if pipe is not None and _is_wrong_type(error):
+                pipe.note_untold(request.id, error)
             _note(pipe, error)
             raise
 
@@ -300,4 +330,4 @@ def is_own(error: Exception) -> bool:
 
 def _is_wrong_type(error: Exception) -> bool:
     """Whether something else lies under a key of Redis than is to be written there."""
-    return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")
+    return isinstance(error, ResponseError) and "WRONGTYPE" in str(error)

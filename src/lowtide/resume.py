@@ -142,6 +142,8 @@ def resume(
     if pipe.trouble is not None:
         return _unsure(opened, dict(islice(ends.items(), sure)), pipe.trouble)
     events.send()
+    again = [number for number, task in waiting.items() if task.task_id in pipe.untold]
+    ends |= {number: Resumed(waiting[number].custom_id, "AGAIN") for number in again}
     return [
         ends[number] if number in ends else Resumed(task.custom_id, "SKIPPED")
         for number, task in enumerate(opened)

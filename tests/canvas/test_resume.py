@@ -279,6 +279,34 @@ def test_parts_of_several_chords_come_to_their_own(app: Celery, redis: Any) -> N
         assert [part[1] for part in parts] == [f"{group}{index}" for index in range(3)]
 
 
+def test_a_chord_whose_keys_hold_something_else_keeps_no_other_back(
+    app: Celery, redis: Any
+) -> None:
+    app.backend.set_chord_size("odd", 3)
+    app.backend.set_chord_size("good", 2)
+    app.backend.set_chord_size("failed", 2)
+    for group in ("odd", "failed"):
+        # A release whose `result_chord_ordered` was another had told a part.
+        redis.rpush(app.backend.get_key_for_group(group, ".j"), "x")
+    bodies = {group: chord_of(app, size) for group, size in (("odd", 3), ("good", 2))}
+    given = [("odd", 0), ("good", 0), ("odd", 1), ("good", 1), ("odd", 2)]
+    items = [
+        item(app, "summ", f"{group}-{n}", group=group, group_index=n, chord=bodies[group])
+        for group, n in given
+    ]
+    body = chord_of(app, 2)
+    refused = RequestRejected("no")
+    items.append(item(app, "summ", "f", outcome=refused, group="failed", group_index=0, chord=body))
+
+    ends = resume(app, items, HOST)
+
+    assert states_of(ends) == ["AGAIN", "SUCCESS", "AGAIN", "SUCCESS", "AGAIN", "AGAIN"]
+    assert queued(redis) == 1
+    redis.delete(app.backend.get_key_for_group("odd", ".j"))
+    assert states_of(resume(app, items[:-1], HOST)) == ["SKIPPED"] * 5
+    assert queued(redis) == 2
+
+
 def test_unordered_chords(url: str, redis: Any) -> None:
     app = made_app(url, url)
     app.conf.result_backend_transport_options = {"result_chord_ordered": False}
