@@ -78,7 +78,7 @@ def keep(
             data = zstandard.ZstdCompressor(level=_LEVEL).compress(orjson.dumps([now, body]))
             pipe.set(_key(rt, request), data, px=max(1, round((request.cache or 0.0) * 1000)))
         pipe.execute()
-    except (RedisError, OSError) as error:
+    except (RedisError, OSError, orjson.JSONEncodeError) as error:
         logger.warning("%d answers are not kept for later calls: %s", len(wanted), error)
 
 

@@ -239,9 +239,12 @@ def _note_late(settling: Settling, line: results.Line) -> None:
     if isinstance(line.outcome, results.Answered):
         settling.has_run = True
         batch, answered = settling.batch, line.outcome
-        model = answered.body.get("model") or batch.model
+        model = answered.body.get("model")
         settling.late[line.custom_id] = prices.price(
-            model, batch.endpoint, answered.usage, tier="batch"
+            model if isinstance(model, str) and model else batch.model,
+            batch.endpoint,
+            answered.usage,
+            tier="batch",
         )
 
 
@@ -249,7 +252,7 @@ def _settle(settling: Settling, line: results.Line) -> bool:
     """Notes what a line tells; False where that is known of its request already."""
     name, outcome = line.custom_id, line.outcome
     if isinstance(outcome, results.Answered) and settling.waits_for(name):
-        body = orjson.dumps(outcome.body)
+        body = results.write_body(outcome.body)
         settling.answer(Answered(name, outcome.status_code, body, outcome.request_id))
     elif not isinstance(outcome, results.Answered) and name in settling.left:
         settling.left.discard(name)

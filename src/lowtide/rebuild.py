@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import orjson
 from celery import states
 from celery.app.task import Context
 from celery.exceptions import Ignore, Reject, Retry
@@ -86,7 +85,7 @@ def _read(batch: BatchRow, raw: bytes) -> tuple[str, Found] | None:
         return None
     match line.outcome:
         case results.Answered() as answered:
-            return line.custom_id, orjson.dumps(answered.body)
+            return line.custom_id, results.write_body(answered.body)
         case results.Rejected() as refused:
             told = {"code": refused.code, "param": refused.param, "status": refused.status}
             return line.custom_id, RequestRejected(refused.message, _about(batch, told))

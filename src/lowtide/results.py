@@ -170,6 +170,21 @@ def read_body(raw: bytes) -> dict[str, Any] | None:
     return body if isinstance(body, dict) else None
 
 
+def write_body(body: dict[str, Any]) -> bytes:
+    """The body of an answer as JSON; `null`, which `read_body` does not take, when it cannot be.
+
+    orjson reads what is nested four times as deeply as what it writes.
+    """
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError:
+        pass
+    try:
+        return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+    except (ValueError, RecursionError):
+        return b"null"
+
+
 def parse_line(raw: bytes) -> Line | None:
     """The outcome that one line tells.
 

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from lowtide import control, keys, outcomes
+from lowtide import control, keys, outcomes, results
 from lowtide.deliver import deliver
 from lowtide.fetch import fetch
 from lowtide.leases import claimed
@@ -161,6 +161,46 @@ def test_an_answer_counts_wherever_a_failure_of_the_same_line_stands(
         after: Answered,
     }
     assert followers(rt, batch_id) == []
+
+
+@pytest.mark.parametrize("depth", [300, 1010, 5000])
+def test_an_answer_that_is_nested_deeply_hurts_no_other(
+    rt: Runtime, provider: Interfering, depth: int
+) -> None:
+    given = requests(2)
+    deep, other = (request.custom_id for request in given)
+    batch_id = submitted(rt, given)
+    nested = b"[" * depth + b"]" * depth
+    # A status that is a text makes the line an unusual one, which is read whole.
+    line = b'{"custom_id":"%b","response":{"status_code":"200","body":{"x":%b}}}\n'
+    rewritten(
+        provider,
+        lambda lines: [
+            line % (deep.encode(), nested) if deep.encode() in each else each for each in lines
+        ],
+    )
+
+    found = settled(rt, batch_id)
+
+    assert isinstance(found[other], Answered)
+    if depth == 300:
+        answered = found[deep]
+        assert isinstance(answered, Answered)
+        assert results.read_body(answered.body) == orjson.loads(b'{"x":%b}' % nested)
+
+
+def test_a_repeated_answer_of_an_odd_model_hurts_no_other(
+    rt: Runtime, provider: Interfering
+) -> None:
+    given = requests(2)
+    batch_id = submitted(rt, given)
+    usage = b'{"prompt_tokens":1,"completion_tokens":1}'
+    body = b'{"model":["x"],"usage":%b}' % usage
+    name = given[0].custom_id.encode()
+    odd = b'{"custom_id":"%b","response":{"status_code":200,"body":%b}}\n' % (name, body)
+    rewritten(provider, lambda lines: [*lines, odd])
+
+    assert settled(rt, batch_id).keys() == {request.custom_id for request in given}
 
 
 def test_a_request_that_never_gets_an_answer_fails_after_its_last_attempt(
