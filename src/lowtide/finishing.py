@@ -9,9 +9,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from celery.utils.log import get_logger
+from msgspec.structs import replace
+from redis.exceptions import RedisError
 
-from lowtide import answers, failpoints, prices, results, telling, tracing
-from lowtide.errors import AttemptsExhausted, LowtideError
+from lowtide import answers, failpoints, prices, quiet, results, telling, tracing
+from lowtide.errors import AttemptsExhausted, LedgerUnavailable, LowtideError
 from lowtide.ledger import NewMessage, Outcome, RequestState
 from lowtide.outcomes import Answered, Failed
 from lowtide.request import Request, unpack
@@ -36,6 +38,8 @@ _STATES = {
     "REVOKED": RequestState.REVOKED,
     "CONTINUED": RequestState.CONTINUED,
 }
+# Who does not take one request takes no other.
+_AWAY = (RedisError, OSError, LedgerUnavailable)
 # The task is over: Redis need not remember where its requests are.
 _OVER = frozenset({"SUCCESS", "FAILURE", "REVOKED", "SKIPPED"})
 
@@ -81,7 +85,7 @@ def finish(
     answers.keep(rt, requests, resumed, bodies)
     failpoints.reach("deliver.resumed")
     # The next request of a generator is in its buffer before the answered one counts as done.
-    rt.accept([each.next for each in resumed if each.next is not None])
+    resumed = _continued(rt, resumed)
     failpoints.reach("deliver.continued")
 
     @cache
@@ -105,6 +109,34 @@ def finish(
     rt.buffer.forget(over)
     failpoints.reach("deliver.forgotten")
     return len(settled)
+
+
+def _continued(rt: Runtime, resumed: Sequence[Resumed]) -> list[Resumed]:
+    """Puts next requests into their buffers; a task whose request is kept out is told again.
+
+    The others have their outcome: were they told again, those whose result does not say so, as of
+    a task that replaced itself, would be run again.
+    """
+    out = _kept_out(rt, [each.next for each in resumed if each.next is not None])
+    return [
+        replace(each, state="AGAIN", next=None)
+        if each.next and each.next.custom_id in out
+        else each
+        for each in resumed
+    ]
+
+
+def _kept_out(rt: Runtime, following: Sequence[Request]) -> set[str]:
+    """The custom_ids of requests that are not in their buffers now."""
+    try:
+        rt.accept(following)
+    except Exception as error:
+        if len(following) > 1 and not isinstance(error, _AWAY):
+            return set().union(*(_kept_out(rt, [each]) for each in following))
+        text = "%d next requests could not be buffered, their tasks are told again: %s"
+        quiet.warn(logger, "redis", text, len(following), error)
+        return {each.custom_id for each in following}
+    return set()
 
 
 def _told(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
+from redis.exceptions import OutOfMemoryError
 
 from lowtide import deliver as delivering
-from lowtide import pipeline
+from lowtide import finishing, pipeline
 from lowtide.deliver import deliver
 from lowtide.fetch import fetch
 from lowtide.leases import claimed
 from lowtide.ledger import BatchRow, Outcome, RequestState
 from lowtide.outcomes import Answered
+from lowtide.request import Request
+from lowtide.resume import Resumed, Resumption
 from lowtide.runtime import Runtime
 from tests.pipeline.conftest import Interfering, requests
 from tests.pipeline.test_fetch import rewritten, submitted
@@ -78,6 +82,42 @@ def test_what_somebody_else_has_claimed_is_looked_for_once_a_lease(
     at = rt.timers.due_at("fetch", batch_id)
     assert at is not None
     assert at > rt.clock.now() + rt.settings.lease / 2
+
+
+@pytest.mark.parametrize("trouble", [OutOfMemoryError("maxmemory"), ValueError("one of them")])
+def test_a_next_request_that_is_not_buffered_leaves_only_its_own_task_open(
+    rt: Runtime, provider: Interfering, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    given = requests(3)
+    asks, _, also_asks = (request.custom_id for request in given)
+    following = {
+        name: structs.replace(request, custom_id=f"{request.task_id}.0.1")
+        for name, request in zip((asks, also_asks), (given[0], given[2]), strict=True)
+    }
+
+    def resume(_app: object, items: list[Resumption], *_: object, **__: object) -> list[Resumed]:
+        return [
+            Resumed(name, "CONTINUED", following[name])
+            if name in following
+            else Resumed(name, "IGNORED")
+            for name in (item.custom_id for item in items)
+        ]
+
+    def accept(requests: list[Request]) -> None:
+        if following[asks] in requests:
+            raise trouble
+
+    monkeypatch.setattr(finishing, "resume", resume)
+    monkeypatch.setattr(rt, "accept", accept)
+    batch_id = submitted(rt, given)
+    fetch(rt, batch_id)
+
+    after = deliver(rt, batch_id, 0, "w")
+
+    kept_out = {asks} if isinstance(trouble, ValueError) else {asks, also_asks}
+    assert rt.ledger.ids(batch_id) == kept_out
+    assert after is not None  # they are delivered later
+    assert {row.custom_id for row in rt.ledger.claim(batch_id, kept_out, "next", 60.0)} == kept_out
 
 
 def test_only_the_last_slice_asks_the_ledger_what_is_left(
