@@ -109,18 +109,24 @@ class OutcomePipe:
         if self.is_empty:
             return
         try:
-            self._check()
+            self.check()
             self._backend.ensure(self._execute, (), max_retries=_RETRIES)
         except Exception as error:
             self.trouble = error
             raise
         self._results, self._parts, self._bytes = [], [], 0
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """After a standstill somebody else may have stored the results: they are not ours then.
+
+        Asked before a task is ended, too: one that ignores its result stores nothing, but has
+        links to send.
 
         After trouble nothing is stored, even if it would be possible again: Celery's tracer would
         end the task with that trouble, which is not the task's, in place of its own outcome.
+
+        Raises:
+            Exception: Nothing may be stored.
         """
         if self.trouble is None and not self._may_write():
             self.trouble = Superseded("The claim ran out before the results were stored.")
@@ -140,7 +146,7 @@ class OutcomePipe:
         if state == states.SUCCESS and self.collects_for(backend):
             return True
         self.flush()
-        self._check()
+        self.check()
         return False
 
     def store(self, task_id: str, result: Any, traceback: Any, request: Context | None) -> None:

@@ -227,6 +227,7 @@ def _end(
 ) -> Resumed:
     """Ends one task, or takes it to its next request."""
     try:
+        pipe.check()
         pipe.watch(opened.task.backend)
         if stored is not None:
             pipe.flush()

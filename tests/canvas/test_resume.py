@@ -170,6 +170,20 @@ def test_a_stored_value_that_cannot_be_read_keeps_no_other_back(app: Celery, red
     assert [app.AsyncResult(name).state for name in names[:3]] == ["SUCCESS"] * 3
 
 
+def test_who_lost_the_claim_sends_no_links_of_tasks_that_store_nothing(
+    app: Celery, redis: Any
+) -> None:
+    links = {"callbacks": [app.signature("note")], "ignore_result": True}
+    items = [item(app, "summ", name, **links) for name in "abc"]
+    holds = iter([True, True, False])
+
+    ends = resume(app, items, HOST, may_write=lambda: next(holds, False))
+
+    assert queued(redis) < 3
+    assert states_of(ends)[-1] == "AGAIN"
+    assert states_of(ends).count("SUCCESS") == queued(redis)
+
+
 def test_revokes_that_only_lowtide_knows(app: Celery, redis: Any) -> None:
     link = [app.signature("note")]
     ends = resume(app, [item(app, "summ", "r", callbacks=link)], HOST, revoked={"r"})
