@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from celery import Celery, Task
 from celery.canvas import Signature, maybe_signature
-from celery.exceptions import Reject
 from celery.result import AsyncResult, GroupResult
 from celery.utils.functional import maybe_list
+from celery.utils.log import get_logger
 from kombu.utils.uuid import uuid
 
 from lowtide import carried, lifetimes, listening, tracing
@@ -22,6 +23,7 @@ from lowtide.result import BatchResult
 if TYPE_CHECKING:
     from lowtide.task import BatchTask
 
+logger = get_logger(__name__)
 EXPAND = "lowtide.expand"
 CALLS_IN_MESSAGE = 500
 _BYTES_IN_MESSAGE = 1_000_000
@@ -125,6 +127,7 @@ class _Expand(Task):
     acks_late = True
     reject_on_worker_lost = True
     ignore_result = True
+    Request = "lowtide.worker_request:ReturnableRequest"
 
 
 def expand(
@@ -146,62 +149,30 @@ def expand(
         first: Index in the group of the first call.
         ids: Task ids of the calls.
         calls: (args, kwargs) of each.
+
+    Raises:
+        Returned: Some calls could not be accepted now; the message is to come again.
     """
-    from lowtide.accept import Incoming, accept
-    from lowtide.envelope import Body
-    from lowtide.events import TaskEvents
+    from lowtide import quiet, runtime, unfold
+    from lowtide.worker_request import Returned
 
-    app, task = self.app, self.app.tasks[name]
-    hostname = self.request.hostname or ""
-    events = TaskEvents(app, hostname)
-    incoming = []
-    for index, (task_id, (args, kwargs)) in enumerate(zip(ids, calls, strict=True), start=first):
-        body = Body.of(args, kwargs, common["embed"], "json")
-        request = _headers(self.request, task, common, task_id, index)
-        incoming.append(Incoming(name, request, body))
-        events.received(task, request, args, kwargs)
-    if self.request.delivery_info.get("redelivered"):
-        incoming = _unfinished(task, incoming)
-    returned = []
-    for message, accepted in zip(incoming, accept(app, incoming, hostname), strict=True):
-        task_id = message.headers["id"]
-        if accepted.end in ("returned", "alone"):
-            returned.append(task_id)
-        else:
-            events.accepted(task, task_id, accepted)
-    events.send()
-    if returned:
-        raise Reject(f"{len(returned)} of {len(ids)} calls wait in the queue", requeue=True)
-
-
-def _unfinished(task: Task, incoming: list[Any]) -> list[Any]:
-    """Those calls whose tasks had not ended when the message came before."""
-    from lowtide import finality
-
-    ended = finality.stored((task, message.headers["id"]) for message in incoming)
-    return [message for message in incoming if message.headers["id"] not in ended]
-
-
-def _headers(
-    own: Any, task: Task, common: Mapping[str, Any], task_id: str, index: int
-) -> dict[str, Any]:
-    """The headers that the call's own message would have had."""
-    within = own.parent_id is not None
-    ignored = common["ignore_result"]
-    return {
-        **common["headers"],
-        "id": task_id,
-        "task": task.name,
-        "root_id": own.root_id if within else task_id,
-        "parent_id": own.parent_id,
-        "group": common["group"],
-        "group_index": index,
-        "origin": own.origin,
-        "ignore_result": task.ignore_result if ignored is None else ignored,
-        "delivery_info": {**(own.delivery_info or {}), "redelivered": False},
-        "correlation_id": task_id,
-        "reply_to": own.reply_to,
-    }
+    try:
+        left = unfold.unfold(self, unfold.Calls(name, common, first, ids, calls))
+    except Exception as error:
+        # Whatever it is: a message that counts as done takes its calls with it.
+        quiet.warn(
+            logger,
+            "calls",
+            "%d calls of task %s could not be accepted and go back to their queue: %r",
+            len(ids),
+            name,
+            error,
+            level=logging.ERROR,
+        )
+        runtime.of(self.app).clock.sleep(unfold.PAUSE)
+        raise Returned(f"{len(ids)} calls wait in the queue") from error
+    if left:
+        raise Returned(f"{left} of {len(ids)} calls wait in the queue")
 
 
 def _chord(app: Celery, chord: Any, results: ManyResults) -> tuple[Any, GroupResult | AsyncResult]:

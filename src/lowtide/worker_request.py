@@ -29,7 +29,28 @@ class KilledItsWorker(LowtideError):
     """Running this task killed its worker process again and again."""
 
 
-class BatchRequest(Request):
+class ReturnableRequest(Request):
+    """A message whose task may find that its calls cannot be accepted now: it goes back."""
+
+    def on_failure(
+        self,
+        exc_info: Any,
+        send_failed_event: bool = True,  # noqa: FBT001, FBT002 - Celery's signature
+        return_ok: bool = False,  # noqa: FBT001, FBT002
+    ) -> Any:
+        """As Celery's, with one ending more."""
+        if isinstance(_error(exc_info), Returned):
+            self.returned()
+            return None
+        return super().on_failure(exc_info, send_failed_event, return_ok)
+
+    def returned(self) -> None:
+        """Gives the message back to its queue, for this or another worker to try again."""
+        state.task_ready(self)
+        self.reject(requeue=True)
+
+
+class BatchRequest(ReturnableRequest):
     """A message of a batch task in the worker's main process.
 
     Named in `Task.Request`. It knows that a task may end without a result, and that a message
@@ -44,15 +65,10 @@ class BatchRequest(Request):
         send_failed_event: bool = True,  # noqa: FBT001, FBT002 - Celery's signature
         return_ok: bool = False,  # noqa: FBT001, FBT002
     ) -> Any:
-        """As Celery's, with three endings more."""
-        error = exc_info.exception
-        if isinstance(error, ExceptionWithTraceback):
-            error = error.exc
+        """As above, with two endings more."""
+        error = _error(exc_info)
         if isinstance(error, Deferred):
             self.buffered(str(error))
-            return None
-        if isinstance(error, Returned):
-            self.returned()
             return None
         if isinstance(error, WorkerLostError | SystemExit) and self._lost_too_often():
             return super().on_failure(self._killed(), send_failed_event, return_ok=False)
@@ -72,11 +88,6 @@ class BatchRequest(Request):
         self.acknowledge()
         self.send_event("task-buffered", routing_key=f"lane {lane}")
 
-    def returned(self) -> None:
-        """Gives the message back to its queue, for this or another worker to try again."""
-        state.task_ready(self)
-        self.reject(requeue=True)
-
     def _lost_too_often(self) -> bool:
         for seen in _lost:
             if self.id not in seen:
@@ -93,3 +104,9 @@ class BatchRequest(Request):
             )
         except KilledItsWorker:
             return ExceptionInfo()
+
+
+def _error(exc_info: Any) -> Any:
+    """The task's own error."""
+    error = exc_info.exception
+    return error.exc if isinstance(error, ExceptionWithTraceback) else error

@@ -1,0 +1,160 @@
+"""A bulk message on a worker: each call that it carries is accepted, or failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from celery import Task
+from celery.app.task import Context
+from celery.exceptions import NotRegistered
+from celery.utils.log import get_logger
+
+from lowtide import finality, runtime
+from lowtide.accept import Incoming, accept
+from lowtide.celery_seam import context_of
+from lowtide.envelope import Body
+from lowtide.events import TaskEvents
+
+logger = get_logger(__name__)
+PAUSE = 5.0
+"""Seconds that a process waits before a message goes back whose calls may be accepted soon."""
+
+
+class Calls(NamedTuple):
+    """What a bulk message carries.
+
+    Attributes:
+        name: Name of the batch task.
+        common: What the calls share: group, headers, and the canvas links.
+        first: Index in the group of the first call.
+        ids: Task ids of the calls.
+        arguments: (args, kwargs) of each.
+    """
+
+    name: str
+    common: Mapping[str, Any]
+    first: int
+    ids: Sequence[str]
+    arguments: Sequence[tuple[list[Any], dict[str, Any]]]
+
+
+def unfold(own: Task, calls: Calls) -> int:
+    """Does with the calls what a worker would have done with a message of each.
+
+    Args:
+        own: The unfolding task, which runs.
+        calls: The calls.
+
+    Returns:
+        How many of them the message is to bring again.
+
+    Raises:
+        Exception: Result backend or broker cannot be reached, or what nobody foresaw; any of the
+            calls may be open.
+    """
+    task, request = own.app.tasks.get(calls.name), own.request
+    incoming = _incoming(request, task, calls)
+    again = 0
+    # A message that was sent anew for a worker that could not take it tells so in its headers.
+    if request.delivery_info.get("redelivered") or request.get("redelivered"):
+        incoming, again = _unfinished(task or own, incoming)
+    if task is None:
+        _fail(own, calls.name, incoming)
+        left = 0
+    else:
+        left = _accept(task, request.hostname or "", calls, incoming)
+    if again:
+        runtime.of(own.app).clock.sleep(PAUSE)
+    return left + again
+
+
+def _incoming(own: Any, task: Any, calls: Calls) -> list[Incoming]:
+    found = []
+    for index, (args, kwargs) in enumerate(calls.arguments):
+        headers = _headers(own, task, calls, index)
+        found.append(
+            Incoming(calls.name, headers, Body.of(args, kwargs, calls.common["embed"], "json"))
+        )
+    return found
+
+
+def _headers(own: Any, task: Any, calls: Calls, index: int) -> dict[str, Any]:
+    """The headers that the call's own message would have had."""
+    common, task_id = calls.common, calls.ids[index]
+    within, ignored = own.parent_id is not None, common["ignore_result"]
+    return {
+        **common["headers"],
+        "id": task_id,
+        "task": calls.name,
+        "root_id": own.root_id if within else task_id,
+        "parent_id": own.parent_id,
+        "group": common["group"],
+        "group_index": calls.first + index,
+        "origin": own.origin,
+        "ignore_result": getattr(task, "ignore_result", False) if ignored is None else ignored,
+        "delivery_info": {**(own.delivery_info or {}), "redelivered": False},
+        "correlation_id": task_id,
+        "reply_to": own.reply_to,
+    }
+
+
+def _unfinished(task: Any, incoming: Sequence[Incoming]) -> tuple[list[Incoming], int]:
+    """The calls whose tasks had not ended when the message came before.
+
+    The chords of the others are told of their ends once more: a worker may have died before.
+
+    Returns:
+        The calls, and of how many others the end cannot be told now.
+    """
+    stored = finality.stored((task, message.headers["id"]) for message in incoming)
+    unfinished, again = [], 0
+    for message in incoming:
+        meta = stored.get(message.headers["id"])
+        if meta is None:
+            unfinished.append(message)
+        elif finality.repeat(task, _context(task, message), meta) == "AGAIN":
+            again += 1
+    return unfinished, again
+
+
+def _accept(task: Any, hostname: str, calls: Calls, incoming: Sequence[Incoming]) -> int:
+    """Accepts calls together; returns how many could not be accepted now."""
+    events = TaskEvents(task.app, hostname)
+    arguments = dict(zip(calls.ids, calls.arguments, strict=True))
+    for message in incoming:
+        events.received(task, message.headers, *arguments[message.headers["id"]])
+    ends = accept(task.app, incoming, hostname)
+    left = 0
+    for message, accepted in zip(incoming, ends, strict=True):
+        if accepted.end in ("returned", "alone"):
+            left += 1
+        else:
+            events.accepted(task, message.headers["id"], accepted)
+    events.send()
+    return left
+
+
+def _fail(own: Task, name: str, incoming: Sequence[Incoming]) -> None:
+    """Ends calls of a task that this worker does not know, as Celery ends a single one.
+
+    Other than there, chords and error links are at hand; so they are told.
+    """
+    error = NotRegistered(name)
+    events = TaskEvents(own.app, own.request.hostname or "")
+    for message in incoming:
+        task_id = message.headers["id"]
+        own.app.backend.mark_as_failure(task_id, error, request=_context(own, message))
+        events.add(own, "task-failed", task_id, exception=repr(error))
+    events.send()
+    logger.error(
+        "%d calls of task %s failed, as this worker does not know the task. Import its module "
+        "here (`include=`), and send the calls again.",
+        len(incoming),
+        name,
+    )
+
+
+def _context(task: Any, message: Incoming) -> Context:
+    args, kwargs, embed = message.body.load(task.app)
+    return context_of({**message.headers, "args": args, "kwargs": kwargs, **embed})
