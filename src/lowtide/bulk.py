@@ -126,6 +126,10 @@ class _Expand(Task):
     abstract = True
     acks_late = True
     reject_on_worker_lost = True
+    # Celery sends it anew then, at once, and counts it: so it is known that a call may be guilty.
+    retry_on_worker_lost = True
+    max_retries = None
+    default_retry_delay = None
     ignore_result = True
     Request = "lowtide.worker_request:ReturnableRequest"
 
@@ -140,7 +144,8 @@ def expand(
 ) -> None:
     """Accepts the calls that one message carries, as if each had come by itself.
 
-    Safe to run twice: a request that is in its buffer already is not added again.
+    Safe to run twice: a request that is in its buffer already is not added again. After a process
+    was lost with the message each call goes on in one of its own, so that only one can be guilty.
 
     Args:
         self: The task.

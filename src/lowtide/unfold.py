@@ -1,4 +1,4 @@
-"""A bulk message on a worker: each call that it carries is accepted, or failed."""
+"""A bulk message on a worker: each call that it carries is accepted, failed, or sent by itself."""
 
 from __future__ import annotations
 
@@ -57,10 +57,13 @@ def unfold(own: Task, calls: Calls) -> int:
     incoming = _incoming(request, task, calls)
     again = 0
     # A message that was sent anew for a worker that could not take it tells so in its headers.
-    if request.delivery_info.get("redelivered") or request.get("redelivered"):
+    if request.retries or request.delivery_info.get("redelivered") or request.get("redelivered"):
         incoming, again = _unfinished(task or own, incoming)
     if task is None:
         _fail(own, calls.name, incoming)
+        left = 0
+    elif request.retries:
+        _send_alone(task, incoming)
         left = 0
     else:
         left = _accept(task, request.hostname or "", calls, incoming)
@@ -125,14 +128,33 @@ def _accept(task: Any, hostname: str, calls: Calls, incoming: Sequence[Incoming]
     for message in incoming:
         events.received(task, message.headers, *arguments[message.headers["id"]])
     ends = accept(task.app, incoming, hostname)
-    left = 0
+    left, alone = 0, []
     for message, accepted in zip(incoming, ends, strict=True):
-        if accepted.end in ("returned", "alone"):
+        if accepted.end == "returned":
             left += 1
+        elif accepted.end == "alone":
+            alone.append(message)
         else:
             events.accepted(task, message.headers["id"], accepted)
     events.send()
+    _send_alone(task, alone)
     return left
+
+
+def _send_alone(task: Any, incoming: Sequence[Incoming]) -> None:
+    """Sends each call in a message of its own, to the queue that it came from."""
+    if not incoming:
+        return
+    with task.app.producer_or_acquire() as producer:
+        for message in incoming:
+            context = _context(task, message)
+            task.signature_from_request(context).apply_async(producer=producer)
+    logger.warning(
+        "%d calls of task %s go on in messages of their own, as they could not be accepted "
+        "together",
+        len(incoming),
+        task.name,
+    )
 
 
 def _fail(own: Task, name: str, incoming: Sequence[Incoming]) -> None:

@@ -331,7 +331,8 @@ def tells_headers(self: Any, *args: Any, **kwargs: Any) -> str:
 
 @task(base=Batch)
 def kills(text: str) -> str:
-    os.kill(os.getpid(), signal.SIGKILL)
+    if text == "x":
+        os.kill(os.getpid(), signal.SIGKILL)
     return text
 
 

@@ -176,6 +176,19 @@ def test_a_message_that_kills_its_process_takes_no_other_with_it(world: World, o
     assert [kinds(seen, one.id).count("started") for one in good] == [1] * 20
 
 
+def test_a_bulk_call_that_kills_its_process_takes_no_other_with_it(
+    world: World, ours: Side
+) -> None:
+    world.worker("w1", "prefork")
+
+    many = ours.kills.delay_many(["a", "b", "x", "c"], link=ours.note())
+
+    good = [many.results[number] for number in (0, 1, 3)]
+    assert [get(result) for result in good] == ["R(a)", "R(b)", "R(c)"]
+    assert failure(many.results[2])[0] == "KilledItsWorker"
+    assert ours.notes(3) == sorted(["R(a)", "R(b)", "R(c)"])
+
+
 def test_calls_wait_in_the_queue_while_the_buffers_are_down(world: World, ours: Side) -> None:
     world.worker("w1", "prefork")
     world.redis.set("canvas:down", 1)

@@ -173,3 +173,24 @@ def test_a_message_waits_while_another_worker_sends_its_chords_body(
     backend.client.delete(claim)
     assert message.run(**AGAIN) is None
     assert message.state(message.body) == "FAILURE"
+
+
+def test_after_a_loss_each_open_call_goes_on_in_its_own_message(
+    rt: Runtime, sent: Callable[..., Message], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = sent(["bad", "a", "b"])
+    rt.app.backend.mark_as_failure(message.ids[0], ValueError("no such text"))
+    seen: list[tuple[dict[str, Any], Any, Any]] = []
+
+    def note(_: Any, __: str, made: Any, **options: Any) -> None:
+        seen.append((made.headers, made.body[0], options["queue"].name))
+
+    monkeypatch.setitem(rt.app.amqp.__dict__, "send_task_message", note)
+
+    assert message.run(retries=1) is None
+
+    assert [headers["id"] for headers, _, _ in seen] == message.ids[1:]
+    assert [list(args) for _, args, _ in seen] == [["a"], ["b"]]
+    assert [headers["group_index"] for headers, _, _ in seen] == [1, 2]
+    assert {queue for _, _, queue in seen} == {"bulk"}
+    assert not any(rt.where(task_id) for task_id in message.ids)
