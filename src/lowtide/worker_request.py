@@ -7,12 +7,17 @@ from typing import Any
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery.exceptions import Ignore, WorkerLostError
 from celery.utils.collections import LimitedSet
+from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.request import Request
 
 from lowtide.errors import LowtideError
 
+logger = get_logger(__name__)
 MAX_LOSSES = 3
+# In what a RabbitMQ quorum queue counts how often a message came back.
+_COUNTED = frozenset({"x-delivery-count", "x-acquired-count"})
+_KEPT = ("correlation_id", "delivery_mode", "priority", "reply_to")
 # Task ids by how often this worker lost a pool process to them. Bounded, as Celery's revokes are.
 _lost: list[LimitedSet] = [LimitedSet(maxlen=10_000, expires=86_400) for _ in range(MAX_LOSSES)]
 
@@ -45,9 +50,41 @@ class ReturnableRequest(Request):
         return super().on_failure(exc_info, send_failed_event, return_ok)
 
     def returned(self) -> None:
-        """Gives the message back to its queue, for this or another worker to try again."""
+        """Gives the message back to its queue, for this or another worker to try again.
+
+        A queue that counts how often a message comes back drops it in the end, as one that no
+        worker can handle. There it is sent anew; the copy comes once more when this fails half way,
+        which is refused like every message that comes twice.
+        """
         state.task_ready(self)
-        self.reject(requeue=True)
+        if _COUNTED.isdisjoint(self.message.headers) or not self._sent_anew():
+            self.reject(requeue=True)
+        else:
+            self.acknowledge()
+
+    def _sent_anew(self) -> bool:
+        """Sends a copy of the message, which nobody has counted; whether the broker has it."""
+        message, info = self.message, self.delivery_info
+        own = {name: value for name, value in message.headers.items() if name not in _COUNTED}
+        kept = {name: message.properties[name] for name in _KEPT if name in message.properties}
+        try:
+            with self.app.producer_or_acquire() as producer:
+                producer.publish(
+                    message.body,
+                    exchange=info["exchange"],
+                    routing_key=info["routing_key"],
+                    content_type=message.content_type,
+                    content_encoding=message.content_encoding,
+                    # As kombu tells it where the broker does not.
+                    headers={**own, "redelivered": True},
+                    **kept,
+                )
+        except Exception as error:
+            logger.warning(
+                "Message of task %s[%s] cannot be sent anew: %s", self.name, self.id, error
+            )
+            return False
+        return True
 
 
 class BatchRequest(ReturnableRequest):
