@@ -20,6 +20,7 @@ from queue import Empty
 from time import monotonic, time
 from typing import Any
 
+from celery.utils.log import get_logger
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
@@ -28,6 +29,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from lowtide.bell import Bell
 from lowtide.celery_seam import parse
 
+logger = get_logger(__name__)
 # kombu's annotations are few and partly wrong.
 _Channel: Any = kombu_redis.Channel
 _QoS: Any = kombu_redis.QoS
@@ -66,6 +68,11 @@ class QoS(_QoS):  # type: ignore[misc, unused-ignore]
         self.restore_by_tag(tag)
         self._noted.discard(tag)
         self._delivered.pop(tag, None)
+
+    def let_go(self, tag: str) -> None:
+        """Has a message that nobody was given count as done."""
+        self.ack(tag)
+        self._noted.discard(tag)
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Notes that a message was given to a consumer."""
@@ -178,13 +185,39 @@ class _Takes(_Mixin):
                     break  # the consumer was cancelled meanwhile
                 taken.popleft()
                 self._queue_cycle.rotate(queue)
-                self.connection._deliver(parse(message), queue)  # noqa: SLF001
+                self._give(message, queue, tag)
         finally:
             # What nobody was given must not wait until this consumer counts as dead. Where the
             # connection is lost it goes back with it, like all that it holds.
             with suppress(*self.connection_errors):
                 for _, _, tag in reversed(taken):
                     self.qos.give_back(tag)
+
+    def _give(self, message: bytes, queue: str, tag: str) -> None:
+        """Gives one message to its consumer. What is none must stop neither that nor its queue."""
+        try:
+            self.connection._deliver(parse(message), queue)  # noqa: SLF001
+        except Exception:
+            if self._is_message(message):
+                raise
+            self._throw_away(message, queue, tag)
+
+    def _throw_away(self, message: bytes, queue: str, tag: str) -> None:
+        if tag:
+            self.qos.let_go(tag)
+        logger.error(
+            "The broker's queue %r held %d bytes that are no message; they were thrown away. "
+            "Find out who else writes there.",
+            queue,
+            len(message),
+        )
+
+    def _is_message(self, message: bytes) -> bool:
+        try:
+            about = self.Message(parse(message), channel=self).delivery_info
+        except Exception:
+            return False
+        return isinstance(about, dict) and about.keys() >= {"exchange", "routing_key"}
 
     def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's own
         # kombu closes a lost connection by giving back its messages, and may not know any more

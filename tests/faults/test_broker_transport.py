@@ -103,6 +103,53 @@ def test_what_is_not_acknowledged_is_taken_and_no_more(
     assert sorted(got) == ["a", "b"]
 
 
+FOREIGN = {
+    "not JSON": b"{",
+    "not text": b'{"a": "\xff"}',
+    "a number": b"5",
+    "nothing": b"null",
+    "a list": b"[[]]",
+    "another's": b'{"hello": 1}',
+    "properties that are none": b'{"properties": 1}',
+    "no delivery info": b'{"properties": {"delivery_tag": "x"}}',
+    "no exchange": b'{"properties": {"delivery_tag": "x", "delivery_info": {}}}',
+    "too deep": b"[" * 100_000 + b"]" * 100_000,
+}
+
+
+@pytest.mark.parametrize("foreign", FOREIGN.values(), ids=FOREIGN)
+def test_what_is_no_message_stops_no_queue(
+    connection: Connection, redis: Redis, caplog: pytest.LogCaptureFixture, foreign: bytes
+) -> None:
+    redis.rpush("first", foreign)
+    send(connection, QUEUES[0], "a")
+    send(connection, QUEUES[1], "b")
+
+    assert sorted(drain(connection, 2)) == ["a", "b"]
+
+    assert redis.llen("first") == redis.hlen("unacked") == redis.zcard("unacked_index") == 0
+    [line] = [each.getMessage() for each in caplog.records]
+    assert "'first'" in line
+    assert f"{len(foreign)} bytes that are no message" in line
+
+
+def test_a_message_whose_body_cannot_be_read_stops_no_queue(
+    connection: Connection, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    send(connection, QUEUES[0], "broken")
+    [raw] = redis.lrange("first", 0, -1)
+    redis.delete("first")
+    message = json.loads(raw)
+    message["body"] = "a"
+    redis.rpush("first", json.dumps(message))
+    send(connection, QUEUES[0], "a")
+
+    assert drain(connection, 1) == ["a"]
+
+    assert redis.hlen("unacked") == redis.zcard("unacked_index") == 0
+    assert "are no message" in caplog.text
+
+
 def test_workers_with_kombus_own_transport_share_the_queues(redis_url: str) -> None:
     with (
         Connection(redis_url) as plain,
