@@ -76,6 +76,10 @@ def _advance(rt: Runtime, lease: Lease, batch: BatchRow) -> Next | None:
             batch = _STEPS[batch.state](rt, provider, lease, batch)
     except AccountPaused as error:
         control.suspend(rt, batch.account, str(error))
+        now = rt.ledger.batch(batch.id)
+        if now is not None and now.state is BatchState.SUBMITTING:
+            # It may exist, and be paid: it is looked for until that is settled.
+            return Next("submit", batch.id, at=rt.clock.now() + rt.settings.poll_max)
         return gate.hold(rt, lease, limits.Wait(str(error), rt.settings.poll_max))
     except BatchFailed as error:
         rt.ledger.move(

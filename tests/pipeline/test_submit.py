@@ -31,6 +31,12 @@ def fail_once(error: BaseException) -> Any:
     return hook
 
 
+def once(answer: Any) -> Any:
+    """A hook after a call that gives `answer` in place of what the first call gave."""
+    left = [answer]
+    return lambda found: left.pop() if left else found
+
+
 def state_of(rt: Runtime, batch_id: str) -> str:
     batch = rt.ledger.batch(batch_id)
     assert batch is not None
@@ -234,6 +240,31 @@ def test_what_a_person_paused_stays_paused_when_a_worker_starts(rt: Runtime) -> 
     control.ask_again(rt)
 
     assert rt.timers.due_at("sweep", "all") == pytest.approx(rt.clock.now() + 60.0, abs=2.0)
+
+
+@pytest.mark.parametrize("method", ["adopt", "delete_file"])
+def test_a_create_in_doubt_stays_so_while_the_account_is_refused(
+    rt: Runtime, provider: Interfering, simulator: Simulator, method: str
+) -> None:
+    given = requests(2)
+    batch_id = sealed(rt, given)
+    provider.after["create"] = fail_once(CreateAmbiguous("cut after it was made"))
+    provider.before[method] = fail_once(AccountPaused("403"))
+    if method == "delete_file":
+        provider.after["adopt"] = once(None)  # the list lags
+
+    waits = submit(rt, batch_id)
+
+    assert waits is not None
+    assert waits.verb == "submit"
+    assert waits.at == pytest.approx(rt.clock.now() + rt.settings.poll_max, abs=5)
+    assert state_of(rt, batch_id) == "SUBMITTING"
+    assert "default" in control.pauses(rt)
+    submit(rt, batch_id)
+    assert state_of(rt, batch_id) == "SUBMITTED"
+    assert provider.calls.count("create") == 1
+    ended(rt, batch_id)
+    assert billed(simulator, given) == [1] * 2
 
 
 def test_a_refused_batch_ends_so_that_its_tasks_are_told(

@@ -57,8 +57,9 @@ BATCH: Mapping[BatchState, frozenset[BatchState]] = {
     _B.RECORDED: frozenset({_B.UPLOADED, _B.HELD, _B.CANCELLED, _B.ENDED}),
     # Back to RECORDED: the uploaded file is gone at the provider.
     _B.UPLOADED: frozenset({_B.SUBMITTING, _B.RECORDED, _B.HELD, _B.CANCELLED, _B.ENDED}),
-    # Back, or HELD: only when the provider surely created nothing.
-    _B.SUBMITTING: frozenset({_B.SUBMITTED, _B.UPLOADED, _B.RECORDED, _B.HELD, _B.ENDED}),
+    # Back, or ENDED: only when the provider surely created nothing. Never HELD: what may exist is
+    # looked for until that is settled.
+    _B.SUBMITTING: frozenset({_B.SUBMITTED, _B.UPLOADED, _B.RECORDED, _B.ENDED}),
     _B.SUBMITTED: frozenset({_B.ENDED}),
     _B.ENDED: frozenset({_B.FETCHED}),
     _B.FETCHED: frozenset({_B.DELIVERED}),
