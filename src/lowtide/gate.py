@@ -10,7 +10,7 @@ from celery.utils.log import get_logger
 
 from lowtide import control, inputs, limits, spending
 from lowtide.ledger import BatchState
-from lowtide.moving import cut, move
+from lowtide.moving import cut, move, withdrawn
 from lowtide.pipeline import Next
 
 if TYPE_CHECKING:
@@ -31,39 +31,44 @@ class Stopped:
     after: Next | None
 
 
-def stopped(rt: Runtime, lease: Lease, batch: BatchRow) -> Stopped | None:
-    """Holds or cuts a batch that may not be sent now; None when it may.
+def look(rt: Runtime, lease: Lease, batch: BatchRow) -> BatchRow | Stopped:
+    """Holds or cuts a batch that may not be sent now.
 
-    What it should cost is set aside then, and requests that have to wait by themselves are in a
-    batch of their own.
+    What it should cost is set aside when it may, and requests that have to wait by themselves are
+    in a batch of their own.
+
+    Returns:
+        The batch as it is then when it may be sent, else why not.
     """
-    refused = _paused(rt, batch) or limits.check(rt, batch)
+    paused = _paused(rt, batch)
+    if paused is not None:
+        return Stopped(hold(rt, lease, paused))
+    return _room(rt, lease, batch)
+
+
+def _room(rt: Runtime, lease: Lease, batch: BatchRow) -> BatchRow | Stopped:
+    refused = limits.check(rt, batch)
     if isinstance(refused, limits.Wait):
         return Stopped(hold(rt, lease, refused))
-    if isinstance(refused, limits.Split):
-        opened = _open(rt, lease, batch)
-        if cut(rt, lease, opened, refused.tokens):
-            return Stopped(None)
-        if opened is not batch:
-            return Stopped(Next("submit", batch.id, at=rt.clock.now()))
-    most = inputs.most_of_batch(rt, batch) if batch.state is BatchState.RECORDED else None
+    if isinstance(refused, limits.Split) and cut(rt, lease, batch, refused.tokens):
+        return Stopped(None)
+    most = None if batch.input_file_id else inputs.most_of_batch(rt, batch)
     if most and cut(rt, lease, batch, most, weigh=partial(inputs.of_line, batch)):
         return Stopped(None)
     dear = spending.check(rt, lease, batch)
-    if dear is None or isinstance(dear, limits.Wait):
-        if dear is None:
-            return None
+    if dear is None:
+        return batch
+    if isinstance(dear, limits.Wait):
         after = hold(rt, lease, dear)
         spending.call_next(rt, batch)
         return Stopped(after)
-    batch = _open(rt, lease, batch)
     if isinstance(dear, spending.Part):
         whole = not cut(rt, lease, batch, dear.tokens)
         return Stopped(hold(rt, lease, dear.wait) if whole else None)
     theirs = rt.ledger.of_tasks(batch.id, dear.tasks)
-    move(rt, lease, batch, theirs, reason=dear.reason)
+    move(rt, lease, withdrawn(rt, lease, batch), theirs, reason=dear.reason)
     left = rt.ledger.batch(batch.id)
-    return Stopped(None) if left is None else stopped(rt, lease, left)
+    return Stopped(None) if left is None else _room(rt, lease, left)
 
 
 def hold(rt: Runtime, lease: Lease, wait: limits.Wait) -> Next:
@@ -74,15 +79,6 @@ def hold(rt: Runtime, lease: Lease, wait: limits.Wait) -> Next:
     rt.buffer.set_summary(batch.id, state=batch.state, reason=wait.reason)
     logger.info("Batch %s is held: %s", batch.id, wait.reason)
     return Next("submit", batch.id, at=rt.clock.now() + wait.seconds)
-
-
-def _open(rt: Runtime, lease: Lease, batch: BatchRow) -> BatchRow:
-    """The batch in the state in which its requests may leave it: no file of it is anywhere."""
-    if batch.state is BatchState.RECORDED:
-        return batch
-    if batch.input_file_id:
-        rt.provider(batch.account).delete_file(batch.input_file_id)
-    return rt.ledger.move(lease, BatchState.RECORDED, input_file_id=None, uploaded_at=None)
 
 
 def _paused(rt: Runtime, batch: BatchRow) -> limits.Wait | None:

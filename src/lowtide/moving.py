@@ -53,6 +53,15 @@ def move(
     return new_id
 
 
+def withdrawn(rt: Runtime, lease: Lease, batch: BatchRow) -> BatchRow:
+    """A batch that was not sent in the state in which its requests may leave it, without file."""
+    if batch.state is BatchState.RECORDED:
+        return batch
+    if batch.input_file_id:
+        rt.provider(batch.account).delete_file(batch.input_file_id)
+    return rt.ledger.move(lease, BatchState.RECORDED, input_file_id=None, uploaded_at=None)
+
+
 def tokens_of(custom_id: str, blob: bytes) -> int:
     """Estimated input tokens of a stored request."""
     return head_of(custom_id, blob).tokens
@@ -88,6 +97,7 @@ def cut(
             room -= weight
     if len(parts) <= 1:
         return False
+    batch = withdrawn(rt, lease, batch)
     for part in parts:
         move(rt, lease, batch, part, reason=f"one of {len(parts)} parts of a batch too large")
     rt.ledger.move(lease, BatchState.CANCELLED, reason="cut into parts that fit")

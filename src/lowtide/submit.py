@@ -67,12 +67,15 @@ def submit(rt: Runtime, batch_id: str) -> Next | None:
 
 def _advance(rt: Runtime, lease: Lease, batch: BatchRow) -> Next | None:
     provider = rt.provider(batch.account)
+    passed = False
     try:
         while batch.state in _STEPS:
-            if batch.state in _GATED:
-                stop = gate.stopped(rt, lease, batch)
-                if stop is not None:
-                    return stop.after
+            # Once: the probe of a suspended account that let it pass is not given twice.
+            if batch.state in _GATED and not passed:
+                looked = gate.look(rt, lease, batch)
+                if isinstance(looked, gate.Stopped):
+                    return looked.after
+                batch, passed = looked, True
             batch = _STEPS[batch.state](rt, provider, lease, batch)
     except AccountPaused as error:
         control.suspend(rt, batch.account, str(error))

@@ -221,6 +221,36 @@ def test_a_held_batch_whose_file_is_uploaded_is_cut_without_it(
     assert sorted(billed(simulator, given)) == [0, 0, 1, 1]
 
 
+@pytest.fixture
+def held_with_its_file(rt: Runtime, provider: Interfering) -> str:
+    """A batch of a task that is over its cap and of one that is not, held after its upload."""
+
+    def refuse(*_args: Any, **_kwargs: Any) -> None:
+        raise AccountPaused("no quota")
+
+    whole = sealed(rt, of_task("tests.dear", requests(1)) + of_task("tests.cheap", requests(1)))
+    provider.before["create"] = refuse
+    submit(rt, whole)
+    assert (batch(rt, whole).state, bool(batch(rt, whole).input_file_id)) == ("HELD", True)
+    del provider.before["create"]
+    rt.redis.flushdb()
+    rt.settings.task_spend_caps = {"tests.dear": 5.0}
+    return whole
+
+
+def test_what_is_left_of_a_held_batch_is_sent_in_a_file_of_its_own(
+    rt: Runtime, provider: Interfering, held_with_its_file: str
+) -> None:
+    uploaded = batch(rt, held_with_its_file).input_file_id
+
+    submit(rt, held_with_its_file)
+
+    left = batch(rt, held_with_its_file)
+    assert (left.state, left.requests) == ("SUBMITTED", 1)
+    assert left.input_file_id != uploaded
+    assert provider.status(str(left.provider_batch_id)).status != "failed"
+
+
 def test_the_answers_are_expected_to_be_as_long_as_the_last_ones_or_as_they_may_be(
     rt: Runtime, provider: Interfering
 ) -> None:

@@ -229,6 +229,19 @@ def test_a_worker_that_starts_tries_suspended_accounts_at_once(
     assert rt.timers.due_at("submit", batch_id) == pytest.approx(rt.clock.now(), abs=2.0)
 
     submit(rt, batch_id)
+
+
+def test_an_account_refused_at_the_upload_comes_back_with_the_next_probe(
+    rt: Runtime, provider: Interfering
+) -> None:
+    batch_id = sealed(rt, requests(2))
+    provider.before["upload"] = fail_once(AccountPaused("The key is wrong; set OPENAI_API_KEY."))
+    submit(rt, batch_id)
+    assert state_of(rt, batch_id) == "HELD"
+
+    rt.redis.delete(keys.probe(rt.settings.namespace, "default"))
+    submit(rt, batch_id)
+
     assert state_of(rt, batch_id) == "SUBMITTED"
     assert control.pauses(rt) == {}
 
