@@ -14,21 +14,17 @@ from celery.utils.log import get_logger
 from msgspec import structs
 
 from lowtide import failpoints, outcomes, uploads
-from lowtide.errors import ProviderUnavailable
 from lowtide.finishing import finish
 from lowtide.leases import claimed
 from lowtide.pipeline import Next
 
 if TYPE_CHECKING:
     from lowtide.ledger import BatchRow
-    from lowtide.providers import Provider
     from lowtide.runtime import Runtime
 
 logger = get_logger(__name__)
 # What a batch takes whose steps are each begun once: to be submitted, to end, to be fetched.
 _LEASES = 3
-# Seconds for which a batch that is delivered stays open until its files can be looked for.
-_LOOKS_FOR = 3600.0
 
 
 def deliver(rt: Runtime, batch_id: str, number: int | None, hostname: str) -> Next | None:
@@ -96,16 +92,6 @@ def _followers(
         after = max(some)
 
 
-def _forget_uploads(rt: Runtime, provider: Provider, batch: BatchRow) -> None:
-    """A step was begun more than once: an upload may have come after another replica's."""
-    try:
-        uploads.forget(provider, batch, but=batch.input_file_id)
-    except ProviderUnavailable as error:
-        if rt.clock.now() - (batch.fetched_at or 0.0) < _LOOKS_FOR:
-            raise
-        logger.warning("Batch %s may leave a file at the provider: %s", batch.id, error)
-
-
 def _close(rt: Runtime, batch: BatchRow) -> None:
     """The batch's last step: the provider's files go, and it is DELIVERED."""
     provider = rt.provider(batch.account)
@@ -114,7 +100,8 @@ def _close(rt: Runtime, batch: BatchRow) -> None:
             if file_id:
                 provider.delete_file(file_id)
     if batch.fence > _LEASES:
-        _forget_uploads(rt, provider, batch)
+        # A step was begun more than once: an upload may have come after another replica's.
+        uploads.forget_last(rt, batch, since=batch.fetched_at or 0.0, but=batch.input_file_id)
     rt.slices.clear(batch.id)
     failpoints.reach("close.deleted")
     if rt.ledger.close_if_done(batch.id):

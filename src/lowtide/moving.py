@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lowtide import uploads
 from lowtide.ledger import BatchState
 from lowtide.request import head_of
 
@@ -57,9 +58,11 @@ def withdrawn(rt: Runtime, lease: Lease, batch: BatchRow) -> BatchRow:
     """A batch that was not sent in the state in which its requests may leave it, without file."""
     if batch.state is BatchState.RECORDED:
         return batch
+    # First the note, or after a crash a batch would be created that names a file that is gone.
+    opened = rt.ledger.move(lease, BatchState.RECORDED, input_file_id=None, uploaded_at=None)
     if batch.input_file_id:
         rt.provider(batch.account).delete_file(batch.input_file_id)
-    return rt.ledger.move(lease, BatchState.RECORDED, input_file_id=None, uploaded_at=None)
+    return opened
 
 
 def tokens_of(custom_id: str, blob: bytes) -> int:
@@ -84,6 +87,9 @@ def cut(
 
     Returns:
         False, and nothing is moved, when the batch is one line.
+
+    Raises:
+        ProviderUnavailable: Files of it could not be deleted; nothing is moved yet.
     """
     parts: list[list[str]] = []
     room = 0
@@ -98,6 +104,8 @@ def cut(
     if len(parts) <= 1:
         return False
     batch = withdrawn(rt, lease, batch)
+    if lease.fence > 1:
+        uploads.forget_last(rt, batch, since=batch.recorded_at)
     for part in parts:
         move(rt, lease, batch, part, reason=f"one of {len(parts)} parts of a batch too large")
     rt.ledger.move(lease, BatchState.CANCELLED, reason="cut into parts that fit")

@@ -11,10 +11,13 @@ from lowtide.errors import ProviderError, ProviderUnavailable
 if TYPE_CHECKING:
     from lowtide.ledger import BatchRow
     from lowtide.providers import Provider
+    from lowtide.runtime import Runtime
 
 logger = get_logger(__name__)
 CLOCK_SLACK = 600.0
 """Seconds before a time of ours from which the provider's lists are read: its clock may differ."""
+# Seconds for which a batch that is at its end stays open until its files can be looked for.
+_LOOKS_FOR = 3600.0
 
 
 def forget(provider: Provider, batch: BatchRow, *, but: str | None = None) -> None:
@@ -32,3 +35,20 @@ def forget(provider: Provider, batch: BatchRow, *, but: str | None = None) -> No
     except ProviderError as error:
         # A service without a usable list lets them expire.
         logger.info("Batch %s: earlier uploads not looked for: %s", batch.id, error)
+
+
+def forget_last(rt: Runtime, batch: BatchRow, *, since: float, but: str | None = None) -> None:
+    """`forget` for a batch at its end, after which nobody looks for its files.
+
+    Args:
+        since: Since when it has been at its end, epoch seconds. After an hour a file may stay.
+
+    Raises:
+        ProviderUnavailable: They cannot be looked for now.
+    """
+    try:
+        forget(rt.provider(batch.account), batch, but=but)
+    except ProviderUnavailable as error:
+        if rt.clock.now() - since < _LOOKS_FOR:
+            raise
+        logger.warning("Batch %s may leave a file at the provider: %s", batch.id, error)

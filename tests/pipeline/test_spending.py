@@ -251,6 +251,26 @@ def test_what_is_left_of_a_held_batch_is_sent_in_a_file_of_its_own(
     assert provider.status(str(left.provider_batch_id)).status != "failed"
 
 
+def test_a_batch_never_names_a_file_that_a_dead_replica_deleted(
+    rt: Runtime, provider: Interfering, held_with_its_file: str
+) -> None:
+    def die(_found: Any) -> None:
+        raise KeyboardInterrupt
+
+    provider.after["delete_file"] = die
+    with pytest.raises(KeyboardInterrupt):
+        submit(rt, held_with_its_file)
+    del provider.after["delete_file"]
+    rt.settings.task_spend_caps = {}  # raised meanwhile
+
+    submit(rt, held_with_its_file)
+
+    left = batch(rt, held_with_its_file)
+    assert (left.state, left.requests) == ("SUBMITTED", 2)
+    ended(rt, held_with_its_file)
+    assert batch(rt, held_with_its_file).provider_status == "completed"
+
+
 def test_the_answers_are_expected_to_be_as_long_as_the_last_ones_or_as_they_may_be(
     rt: Runtime, provider: Interfering
 ) -> None:

@@ -62,6 +62,21 @@ def test_what_could_not_be_looked_for_before_goes_when_the_batch_is_closed(
     assert (files(provider, batch_id), state(rt, batch_id)) == (0, "DELIVERED")
 
 
+def test_a_batch_that_is_cut_leaves_none(rt: Runtime, provider: Interfering) -> None:
+    batch_id = uploaded_and_lost(rt, provider)
+    rt.settings.enqueued_tokens = 30
+    provider.before["uploaded"] = away
+    waits = submit(rt, batch_id)
+    assert waits is not None
+    assert (files(provider, batch_id), state(rt, batch_id)) == (1, "RECORDED")
+
+    del provider.before["uploaded"]
+    submit(rt, batch_id)
+
+    assert (files(provider, batch_id), state(rt, batch_id)) == (0, "CANCELLED")
+    assert len([each for each in rt.ledger.batches() if each.parent == batch_id]) == 2
+
+
 def test_a_batch_does_not_wait_for_its_files_for_ever(
     rt: Runtime, provider: Interfering, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
