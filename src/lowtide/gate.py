@@ -66,7 +66,9 @@ def _room(rt: Runtime, lease: Lease, batch: BatchRow) -> BatchRow | Stopped:
         whole = not cut(rt, lease, batch, dear.tokens)
         return Stopped(hold(rt, lease, dear.wait) if whole else None)
     theirs = rt.ledger.of_tasks(batch.id, dear.tasks)
-    move(rt, lease, withdrawn(rt, lease, batch), theirs, reason=dear.reason)
+    if move(rt, lease, withdrawn(rt, lease, batch), theirs, reason=dear.reason) is None:
+        # A faster service is asked for them just now: those stay until that is over.
+        return Stopped(hold(rt, lease, limits.Wait(dear.reason, rt.settings.lease)))
     left = rt.ledger.batch(batch.id)
     return Stopped(None) if left is None else _room(rt, lease, left)
 

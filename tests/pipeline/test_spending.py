@@ -14,7 +14,9 @@ from lowtide.clock import SystemClock
 from lowtide.doctor import spend_checks
 from lowtide.errors import AccountPaused
 from lowtide.fetch import fetch
+from lowtide.leases import claimed
 from lowtide.ledger import BatchRow, Cap
+from lowtide.recording import record
 from lowtide.request import Request
 from lowtide.runtime import Runtime
 from lowtide.settings import LaneOverride, SetPrice
@@ -269,6 +271,26 @@ def test_a_batch_never_names_a_file_that_a_dead_replica_deleted(
     assert (left.state, left.requests) == ("SUBMITTED", 2)
     ended(rt, held_with_its_file)
     assert batch(rt, held_with_its_file).provider_status == "completed"
+
+
+def test_a_batch_waits_whose_call_over_its_cap_is_asked_of_a_faster_service_just_now(
+    rt: Runtime, provider: Interfering
+) -> None:
+    rt.settings.task_spend_caps = {"tests.dear": 5.0}
+    dear, cheap = of_task("tests.dear", requests(1)), of_task("tests.cheap", requests(1))
+    whole = sealed(rt, dear + cheap)
+    record(rt, whole)
+
+    with claimed(rt, whole, [dear[0].custom_id]) as claim:
+        after = submit(rt, whole)
+
+    assert batch(rt, whole).state == "HELD"
+    assert "for task tests.dear" in str(batch(rt, whole).reason)
+    assert after is not None
+    assert after.at == pytest.approx(rt.clock.now() + rt.settings.lease, abs=5)
+    rt.ledger.unclaim([dear[0].custom_id], claim.token)
+    submit(rt, whole)
+    assert (batch(rt, whole).state, batch(rt, whole).requests) == ("SUBMITTED", 1)
 
 
 def test_the_answers_are_expected_to_be_as_long_as_the_last_ones_or_as_they_may_be(
