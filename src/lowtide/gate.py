@@ -78,7 +78,7 @@ def hold(rt: Runtime, lease: Lease, wait: limits.Wait) -> Next:
     batch = rt.ledger.move(
         lease, BatchState.HELD, reason=wait.reason, estimate=None, waits_for=wait.queue
     )
-    rt.buffer.set_summary(batch.id, state=batch.state, reason=wait.reason)
+    rt.buffer.set_summary(batch.id, state=batch.state, reason=batch.reason)
     logger.info("Batch %s is held: %s", batch.id, wait.reason)
     return Next("submit", batch.id, at=rt.clock.now() + wait.seconds)
 

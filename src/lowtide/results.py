@@ -6,17 +6,14 @@ inside. Success is a 2xx status and nothing else.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import orjson
 
-from lowtide import outcomes
+from lowtide import lenient, outcomes
 from lowtide.calls import RESPONSES
 from lowtide.tokens import Usage
 
@@ -166,7 +163,7 @@ _usual = msgspec.json.Decoder(_Usual)
 
 def read_body(raw: bytes) -> dict[str, Any] | None:
     """The body of an answer; None when it cannot be read."""
-    body = _loads(raw)
+    body = lenient.loads(raw)
     return body if isinstance(body, dict) else None
 
 
@@ -192,7 +189,7 @@ def parse_line(raw: bytes) -> Line | None:
         None when the line cannot be read or names no request. The caller finds the request by
         its absence.
     """
-    data = _loads(raw)
+    data = lenient.loads(raw)
     if not isinstance(data, dict):
         return None
     custom_id = data.get("custom_id")
@@ -202,32 +199,6 @@ def parse_line(raw: bytes) -> Line | None:
     if isinstance(response, dict):
         return Line(custom_id, _from_response(response, data.get("error")))
     return Line(custom_id, _from_error(_error(data.get("error")), None, None))
-
-
-def _loads(raw: bytes) -> Any:
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return _lenient(raw)
-
-
-def _lenient(raw: bytes) -> Any:
-    """For what is JSON but for half an emoji (a lone surrogate), a wrong byte, NaN or 1e999.
-
-    The answer in them is paid for: it is kept, with "?" and null in those places.
-    """
-    try:
-        data = json.loads(
-            raw.decode("utf-8", "replace"), parse_constant=lambda _: None, parse_float=_finite
-        )
-        return orjson.loads(json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        return None
-
-
-def _finite(number: str) -> float | None:
-    value = float(number)
-    return value if math.isfinite(value) else None
 
 
 def _from_response(response: dict[str, Any], beside: Any) -> Outcome:

@@ -97,6 +97,22 @@ def test_moving_on_clears_why_and_until_when_it_waited(ledger: Ledger) -> None:
     assert (batch.reason, batch.next_at) == (None, None)
 
 
+def test_a_reason_in_a_providers_words_may_hold_anything(ledger: Ledger) -> None:
+    record(ledger, "b1", ["t1.0.0"])
+    words = "Invalid value: 'the sea \ud83d\0'" + "x" * 5_000
+    lease = leased(ledger, "b1")
+
+    held = ledger.move(lease, "HELD", reason=words)
+
+    assert str(held.reason).startswith("Invalid value: 'the sea ?'xx")
+    ledger.move(lease, "RECORDED")
+    moved = ledger.requeue(lease, None, reason=words)
+    assert moved is not None
+    again = ledger.batch(moved)
+    assert again is not None
+    assert again.reason == held.reason
+
+
 def test_a_given_time_goes_before_the_clock(ledger: Ledger) -> None:
     record(ledger, "b1", ["t1.0.0"])
 

@@ -49,6 +49,19 @@ def create(provider: OpenAIProvider) -> RemoteBatch:
     return provider.create("file-1", endpoint="/v1/chat/completions", batch_id="b1")
 
 
+def test_a_refusal_with_half_an_emoji_is_one_that_can_be_written_down(
+    server: ScriptedServer, provider: OpenAIProvider
+):
+    half = orjson.dumps(error("the sea HALF", code="HALF", param="HALF"))
+    server.on(CREATE, Reply(400, half.replace(b"HALF", rb"\ud83d")))
+
+    with pytest.raises(BatchFailed, match=r"the sea \?") as raised:
+        create(provider)
+
+    assert "?" in str(raised.value).encode().decode()
+    assert (raised.value.code, raised.value.param) == ("?", "?")
+
+
 def test_create_sends_our_id_once_and_reads_the_batch(
     server: ScriptedServer, provider: OpenAIProvider
 ):

@@ -141,6 +141,40 @@ def test_an_unknown_batch_is_an_error_of_its_own(server: ScriptedServer, provide
     assert raised.value.code == "not_found"
 
 
+FAILED_HALF = rb"""{"id": "batch_1", "status": "failed", "errors":
+    {"data": [{"code": "invalid_value", "line": 1, "message": "Invalid value: 'the sea \ud83d'"}]}}"""
+
+
+def test_half_an_emoji_in_its_words_does_not_hide_a_batchs_end(
+    server: ScriptedServer, provider: OpenAIProvider
+):
+    server.on("GET /v1/batches/batch_1", Reply(200, FAILED_HALF))
+
+    found = provider.status("batch_1")
+
+    assert found.ended
+    assert [error.message for error in found.errors] == ["Invalid value: 'the sea ?'"]
+
+
+def test_half_an_emoji_in_one_batchs_words_hides_no_other_on_the_list(
+    server: ScriptedServer, provider: OpenAIProvider
+):
+    ours = rb"""{"id": "batch_2", "status": "completed", "metadata": {"lowtide_batch": "b1"}}"""
+    page = b'{"data": [%s, %s], "has_more": false}' % (FAILED_HALF, ours)
+    server.on("GET /v1/batches", Reply(200, page))
+
+    found = provider.adopt("b1", since=0.0)
+
+    assert found is not None
+    assert found.id == "batch_2"
+
+
+def test_a_paid_answer_with_half_an_emoji_is_kept(server: ScriptedServer, provider: OpenAIProvider):
+    server.on("POST /v1/chat/completions", Reply(200, rb'{"choices": ["\ud83d"]}'))
+
+    assert provider.run("/v1/chat/completions", {"model": "m"}) == {"choices": ["?"]}
+
+
 def one(number: int) -> dict[str, Any]:
     return {"id": f"batch_{number}", "status": "in_progress", "created_at": number}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
-from lowtide.ledger import sql
+from lowtide.ledger import sql, texts
 from lowtide.ledger.engine import Database
 from lowtide.ledger.tables import ATTEMPTS
 
@@ -92,7 +92,4 @@ def note(connection: Connection, numbers: Mapping[str, int], failed: Mapping[str
 
 
 def _clean(value: str | None) -> str | None:
-    """A provider's text as every database takes it."""
-    if value is None:
-        return None
-    return value[:_LONGEST_TEXT].encode("utf-8", "replace").decode().replace("\0", "")
+    return None if value is None else texts.clean(value, _LONGEST_TEXT)

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, selec
 
 from lowtide.clock import Clock
 from lowtide.errors import StateError, Superseded
+from lowtide.ledger import texts
 from lowtide.ledger.engine import Database
 from lowtide.ledger.rows import BatchFields, BatchRow, Due, Lease
 from lowtide.ledger.tables import BATCHES, REQUESTS
@@ -26,6 +27,8 @@ _STAMPS = {
 }
 """The column that says when a batch came into the state."""
 
+_TOLD = ("reason", "provider_status")
+"""Fields that may hold a provider's words."""
 _RELEASED: dict[str, Any] = {"lease_owner": None, "lease_until": None}
 _BATCH = BATCHES.c
 _ROW = REQUESTS.c
@@ -233,7 +236,11 @@ def _known(noted: Mapping[str, Any]) -> dict[str, Any]:
     unknown = noted.keys() - BatchFields.__annotations__.keys()
     if unknown:
         raise TypeError(f"a batch has no field {', '.join(sorted(unknown))} to note")
-    return dict(noted)
+    values = dict(noted)
+    for name in _TOLD:
+        if isinstance(values.get(name), str):
+            values[name] = texts.clean(values[name])
+    return values
 
 
 def unsettled(batch_id: str) -> ColumnElement[bool]:

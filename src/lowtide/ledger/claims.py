@@ -16,7 +16,7 @@ from msgspec.structs import fields
 from sqlalchemy import ARRAY, Column, Connection, bindparam, func, literal, null, select, update
 
 from lowtide.clock import Clock
-from lowtide.ledger import outbox, sharing, sql
+from lowtide.ledger import outbox, sharing, sql, texts
 from lowtide.ledger.engine import Database
 from lowtide.ledger.outbox import NewMessage
 from lowtide.ledger.rows import ClaimedRow, Outcome
@@ -25,7 +25,6 @@ from lowtide.ledger.transitions import RequestState, check_outcome
 
 _ROW = REQUESTS.c
 _OUTCOME = tuple(field.name for field in fields(Outcome))
-_LONGEST_TEXT = 2_000
 _LARGEST_COUNT = 2**31 - 1
 _UNCLAIMED: dict[str, Any] = {"claim": None, "claim_until": None}
 
@@ -192,12 +191,6 @@ def _clean(outcome: Outcome) -> tuple[Any, ...]:
 _values = attrgetter(*_OUTCOME)
 
 
-def _clean_text(value: str) -> str:
-    if not value.isascii() or len(value) > _LONGEST_TEXT:
-        value = value[:_LONGEST_TEXT].encode("utf-8", "replace").decode()
-    return str(value.replace("\0", ""))
-
-
 def _clean_count(value: float) -> int | None:
     if type(value) is int and 0 <= value <= _LARGEST_COUNT:
         return value
@@ -211,7 +204,7 @@ def _clean_money(value: float) -> float | None:
 
 
 _BY_TYPE: dict[type, Callable[[Any], Any]] = {
-    str: _clean_text,
+    str: texts.clean,
     int: _clean_count,
     float: _clean_money,
 }

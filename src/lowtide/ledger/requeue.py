@@ -10,7 +10,7 @@ from sqlalchemy import Connection, or_, select, update
 
 from lowtide.clock import Clock
 from lowtide.errors import StateError
-from lowtide.ledger import attempts, sharing, sql
+from lowtide.ledger import attempts, sharing, sql, texts
 from lowtide.ledger.batches import count_rows, lock_batch, unsettled, write_held
 from lowtide.ledger.engine import Database
 from lowtide.ledger.rows import BatchRow, Lease
@@ -81,8 +81,8 @@ class RequeueVerbs:
             check_requeue(old.id, old.state)
             if isinstance(batch, str) and old.state is BatchState.RECORDED:
                 _take_over(connection, old, now)
-            fresh = _child(old) | {"id": new_id, "reason": reason, "next_at": not_before}
-            fresh |= {"sealed_at": now, "recorded_at": now}
+            fresh = _child(old) | {"id": new_id, "next_at": not_before}
+            fresh |= {"reason": texts.clean(reason), "sealed_at": now, "recorded_at": now}
             connection.execute(sql.insert_batch(self._db).values(**fresh))
             child = lock_batch(connection, new_id)
             if child.parent != old.id or child.state is not BatchState.RECORDED:

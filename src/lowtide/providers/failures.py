@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 import openai
 
+from lowtide import lenient
 from lowtide.errors import (
     AccountPaused,
     BatchFailed,
@@ -116,7 +117,9 @@ def _from_status(
     creating: bool,
 ) -> LowtideError:
     status = error.status_code
-    body = error.body if isinstance(error.body, Mapping) else {}
+    # Mended: the words go to Redis, the ledger and results.
+    told = lenient.mended(error.body)
+    body = told if isinstance(told, dict) else {}
     codes = [str(body[name]) for name in ("code", "type") if body.get(name)]
     details = _details(error, account, body, codes)
     reason = " ".join([str(status), *codes[:1]])

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 import httpx2
 import openai
-import orjson
 
+from lowtide import lenient
 from lowtide.errors import (
     AccountPaused,
     BatchFailed,
@@ -259,10 +259,7 @@ class OpenAIProvider:
         return self._object(response.content, doing, creating=creating)
 
     def _object(self, content: bytes, doing: str, *, creating: bool = False) -> dict[str, Any]:
-        try:
-            data = orjson.loads(content)
-        except orjson.JSONDecodeError:
-            data = None
+        data = lenient.loads(content)
         if isinstance(data, list):  # some services give a list as it is, whole
             data = {"data": data, "has_more": False}
         if not isinstance(data, dict):
