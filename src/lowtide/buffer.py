@@ -208,6 +208,15 @@ class Buffer:
         pipe.expire(key, self._ttl)
         pipe.execute()
 
+    def since(self, batch_id: str, what: str) -> float:
+        """Since when something is so with a batch, epoch seconds: now when asked first."""
+        key = keys.batch(self._ns, batch_id)
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.hsetnx(key, f"{what}_since", self._clock.now())
+        pipe.hget(key, f"{what}_since")
+        pipe.expire(key, self._ttl)
+        return float(pipe.execute()[1])
+
     def lanes(self) -> list[LaneStatus]:
         """Every lane ever used, with the fill of its open buffer, in the order of their keys."""
         names = sorted(name.decode() for name in self._redis.smembers(keys.lanes(self._ns)))

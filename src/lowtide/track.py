@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 # How many of a lane's last batches tell how long the next one takes.
 LEARN_FROM = 20
+# Seconds that a provider may take to name the files of a batch that ended.
+_NAMED_WITHIN = 600.0
 
 
 def track(rt: Runtime, batch_ids: Sequence[str]) -> dict[str, Next | None]:
@@ -62,7 +64,10 @@ def _track_account(
         if remote is None and _late(rt, batch) > rt.settings.stuck_after:
             # The provider does not know it any more, and its window is long over.
             remote = RemoteBatch(str(batch.provider_batch_id), "expired")
-        if remote is not None and remote.ended:
+        if remote is not None and remote.ended and _is_named_late(rt, batch, remote):
+            at = rt.clock.now() + rt.settings.shortest_poll(batch.account)
+            after[batch.id] = Next("poll", batch.id, at=at)
+        elif remote is not None and remote.ended:
             try:
                 after[batch.id] = _end(rt, batch, remote)
             except StateError as error:
@@ -85,6 +90,26 @@ def _again(rt: Runtime, batch: BatchRow) -> Next:
         longest=rt.settings.poll_max,
     )
     return Next("poll", batch.id, at=at)
+
+
+def _is_named_late(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> bool:
+    """Whether the file with a batch's answers is still to be named by the provider.
+
+    Taken at its word such a batch has no answers, and all of it would be sent and paid again. Not
+    for ever: a service may count as completed what it writes nowhere.
+    """
+    if remote.status == "failed" or remote.output_file_id or not remote.counts.completed:
+        return False
+    since = rt.buffer.since(batch.id, "unnamed")
+    if rt.clock.now() - since < _NAMED_WITHIN:
+        return True
+    logger.warning(
+        "Batch %s is %s with %d answers, and the provider names no file of them: sent again",
+        batch.id,
+        remote.status,
+        remote.counts.completed,
+    )
+    return False
 
 
 def _note(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> None:
