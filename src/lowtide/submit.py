@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from lowtide.runtime import Runtime
 
 logger = get_logger(__name__)
+# How a service answers that has no list of batches.
+_NO_LIST = frozenset({404, 405})
 _WRITE = 1 << 20  # bytes that go to the disk at once
 
 
@@ -200,7 +202,7 @@ def _resolve(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> 
     waited = rt.clock.now() - intended
     if remote is None and waited < rt.settings.adopt_wait:
         raise ProviderUnavailable(
-            f"Batch {batch.id} is not listed by the provider yet; looking again.",
+            f"Batch {batch.id} is not listed by the provider; looking again.",
             {"retry_after": min(rt.settings.adopt_wait - waited, rt.settings.adopt_wait / 4)},
         )
     if remote is None:
@@ -217,9 +219,21 @@ def _resolve(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> 
 
 
 def _adopt(provider: Provider, batch: BatchRow, intended: float) -> RemoteBatch | None:
-    return provider.adopt(
-        batch.id, input_file_id=str(batch.input_file_id), since=intended - uploads.CLOCK_SLACK
-    )
+    try:
+        return provider.adopt(
+            batch.id, input_file_id=str(batch.input_file_id), since=intended - uploads.CLOCK_SLACK
+        )
+    except ProviderError as error:
+        if isinstance(error, AccountPaused) or error.details.get("status") not in _NO_LIST:
+            raise
+        # Nothing can be looked for, now or later: waiting and deleting the file is all there is.
+        logger.warning(
+            "Batch %s may exist, and account %s lists no batches: it is created again once its "
+            "file is deleted, and paid twice should it run by then",
+            batch.id,
+            batch.account,
+        )
+        return None
 
 
 def _note(rt: Runtime, lease: Lease, batch: BatchRow, remote: RemoteBatch) -> BatchRow:

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from lowtide import control, keys
-from lowtide.errors import AccountPaused, BatchFailed, CreateAmbiguous, ProviderUnavailable
+from lowtide.errors import (
+    AccountPaused,
+    BatchFailed,
+    CreateAmbiguous,
+    ProviderError,
+    ProviderUnavailable,
+)
 from lowtide.pipeline import Next
 from lowtide.runtime import Runtime
 from lowtide.submit import submit
@@ -229,6 +235,36 @@ def test_a_worker_that_starts_tries_suspended_accounts_at_once(
     assert rt.timers.due_at("submit", batch_id) == pytest.approx(rt.clock.now(), abs=2.0)
 
     submit(rt, batch_id)
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_create_in_doubt_at_a_service_without_a_list_is_made_once_the_wait_is_over(
+    rt: Runtime,
+    provider: Interfering,
+    simulator: Simulator,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+) -> None:
+    def no_list(*_args: Any, **_kwargs: Any) -> None:
+        raise ProviderError("It has no such path.", {"status": status})
+
+    given = requests(2)
+    batch_id = sealed(rt, given)
+    rt.settings.adopt_wait = 30.0
+    provider.before["create"] = fail_once(CreateAmbiguous("cut before it was sent"))
+    provider.before["adopt"] = no_list
+
+    waits = submit(rt, batch_id)
+    assert waits is not None
+    assert state_of(rt, batch_id) == "SUBMITTING"
+    assert "lists no batches" in caplog.text
+    rt.settings.adopt_wait = 0.0
+    submit(rt, batch_id)
+
+    assert state_of(rt, batch_id) == "SUBMITTED"
+    assert provider.calls.count("delete_file") == 1
+    ended(rt, batch_id)
+    assert billed(simulator, given) == [1] * 2
 
 
 def test_an_account_refused_at_the_upload_comes_back_with_the_next_probe(
