@@ -11,7 +11,7 @@ from celery.utils.log import get_logger
 
 from lowtide import failpoints, leases, limits, quiet
 from lowtide.decide import next_poll
-from lowtide.errors import ProviderError, StateError
+from lowtide.errors import ProviderError, SettingsError, StateError
 from lowtide.ledger import BatchState
 from lowtide.pipeline import Next
 from lowtide.providers import RemoteBatch
@@ -55,12 +55,16 @@ def _track_account(
 ) -> dict[str, Next | None]:
     try:
         remotes = rt.provider(account).statuses([str(batch.provider_batch_id) for batch in batches])
-    except ProviderError as error:
+    except (ProviderError, SettingsError) as error:
         quiet.warn(logger, "provider", "Account %s: status not read: %s", account, error)
         return {batch.id: _again(rt, batch) for batch in batches}
     after: dict[str, Next | None] = {}
     for batch in batches:
         remote = remotes.get(str(batch.provider_batch_id))
+        if isinstance(remote, ProviderError):
+            quiet.warn(logger, "provider", "Batch %s: status not read: %s", batch.id, remote)
+            after[batch.id] = _again(rt, batch)
+            continue
         if remote is None and _late(rt, batch) > rt.settings.stuck_after:
             # The provider does not know it any more, and its window is long over.
             remote = RemoteBatch(str(batch.provider_batch_id), "expired")
@@ -139,7 +143,11 @@ def _end_if_stuck(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> None:
     late = _late(rt, batch)
     if late > rt.settings.stuck_after and remote.status != "cancelling":
         logger.warning("Batch %s is %.0f h past its window: cancelling it", batch.id, late / 3600)
-        rt.provider(batch.account).cancel(remote.id)
+        try:
+            rt.provider(batch.account).cancel(remote.id)
+        except ProviderError as error:
+            # Asked for again with its next poll; the other batches of this call go on.
+            quiet.warn(logger, "provider", "Batch %s: not cancelled: %s", batch.id, error)
 
 
 def _late(rt: Runtime, batch: BatchRow) -> float:

@@ -7,10 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from lowtide.clock import SystemClock
+from lowtide.errors import ProviderError, ProviderUnavailable, SettingsError
+from lowtide.pipeline import Next
 from lowtide.providers import RemoteBatch
+from lowtide.request import Request
 from lowtide.runtime import Runtime
+from lowtide.settings import Account
 from lowtide.submit import submit
 from lowtide.track import track
 from tests.pipeline.conftest import Interfering, requests, sealed
@@ -53,6 +58,69 @@ def state_of(rt: Runtime, batch_id: str) -> str:
 
 def each(change: Callable[[RemoteBatch], RemoteBatch]) -> Callable[[Any], Any]:
     return lambda found: {name: change(remote) for name, remote in found.items()}
+
+
+def test_a_status_that_cannot_be_read_stops_no_other_batch(
+    rt: Runtime, provider: Interfering
+) -> None:
+    odd, fine = submitted(rt), submitted(rt)
+    name = completed(rt, provider, odd)
+    completed(rt, provider, fine)
+    unread = ProviderUnavailable("500", {"status": 500})
+    provider.after["statuses"] = lambda found: {**found, name: unread}
+
+    after = track(rt, [odd, fine])
+
+    assert (state_of(rt, odd), state_of(rt, fine)) == ("SUBMITTED", "ENDED")
+    assert verbs(after) == {odd: "poll", fine: "fetch"}
+
+
+def test_a_cancel_that_fails_stops_no_other_batch(rt: Runtime, provider: Interfering) -> None:
+    def refuse(_name: str) -> None:
+        raise ProviderError("It cannot be cancelled while it is finalizing.", {"status": 400})
+
+    stuck, fine = submitted(rt), submitted(rt)
+    name = completed(rt, provider, stuck)
+    completed(rt, provider, fine)
+    running = RemoteBatch(name, "finalizing")
+    provider.after["statuses"] = lambda found: {**found, name: running}
+    provider.before["cancel"] = refuse
+    rt.clock = later = Later()
+    later.ahead = 10 * 86_400.0
+
+    track(rt, [stuck, fine])
+
+    assert provider.calls.count("cancel") == 1
+    assert (state_of(rt, stuck), state_of(rt, fine)) == ("SUBMITTED", "ENDED")
+
+
+def test_an_account_that_is_no_longer_set_stops_no_other(
+    rt: Runtime, provider: Interfering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(rt.settings.accounts, "old", Account())
+    gone = sealed(rt, of_account("old", requests(1)))
+    submit(rt, gone)
+    fine = submitted(rt)
+    completed(rt, provider, fine)
+    monkeypatch.delitem(rt.settings.accounts, "old")
+    monkeypatch.setattr(rt, "provider", lambda name: fails(name) if name == "old" else provider)
+
+    after = track(rt, [gone, fine])
+
+    assert (state_of(rt, gone), state_of(rt, fine)) == ("SUBMITTED", "ENDED")
+    assert verbs(after) == {gone: "poll", fine: "fetch"}
+
+
+def verbs(after: dict[str, Next | None]) -> dict[str, str]:
+    return {batch_id: step.verb for batch_id, step in after.items() if step is not None}
+
+
+def of_account(name: str, given: list[Request]) -> list[Request]:
+    return [structs.replace(r, lane=dataclasses.replace(r.lane, account=name)) for r in given]
+
+
+def fails(name: str) -> Any:
+    raise SettingsError(f"No provider account is named {name!r}.")
 
 
 class TestAnswersInNoFile:

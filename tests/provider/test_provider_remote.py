@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowtide.errors import ProviderError, ProviderUnavailable, SettingsError
-from lowtide.providers import BatchError, Counts, make_provider
+from lowtide.errors import AccountPaused, ProviderError, ProviderUnavailable, SettingsError
+from lowtide.providers import BatchError, Counts, RemoteBatch, make_provider
 from lowtide.providers.openai import OpenAIProvider
 from lowtide.providers.remote import remote_batch, timestamp
 from lowtide.settings import Account, Settings
 from lowtide.tokens import Usage
-from tests.provider.server import Reply, ScriptedServer
+from tests.provider.server import DROP, Reply, ScriptedServer
 
 FULL = {
     "id": "batch_1",
@@ -230,9 +230,27 @@ def test_a_status_call_that_fails_is_an_error_and_no_missing_batch(
     server.on("GET /v1/batches", Reply(500, b""))
     server.on("GET /v1/batches/batch_1", Reply(500, b""))
 
-    with pytest.raises(ProviderUnavailable):
+    server.on("GET /v1/batches/batch_2", Reply(200, one(2)))
+
+    found = provider.statuses(["batch_1", "batch_2"])
+
+    assert isinstance(found["batch_1"], ProviderUnavailable)
+    assert isinstance(found["batch_2"], RemoteBatch)
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [(DROP, ProviderUnavailable), (Reply(429), ProviderUnavailable), (Reply(401), AccountPaused)],
+)
+def test_no_more_statuses_are_asked_for_when_the_service_or_account_fails(
+    server: ScriptedServer, provider: OpenAIProvider, reply: Reply, error: type[ProviderError]
+):
+    server.on("GET /v1/batches", Reply(404))
+    server.on("GET /v1/batches/batch_1", reply)
+
+    with pytest.raises(error):
         provider.statuses(["batch_1", "batch_2"])
-    assert len(server.seen) == 2
+    assert server.calls("GET /v1/batches/batch_2") == []
 
 
 def settings(**accounts: Account) -> Settings:

@@ -147,17 +147,21 @@ class OpenAIProvider:
             raise unreadable(self.account, doing, creating=False)
         return remote
 
-    def statuses(self, provider_batch_ids: Iterable[str]) -> dict[str, RemoteBatch]:
+    def statuses(self, provider_batch_ids: Iterable[str]) -> dict[str, RemoteBatch | ProviderError]:
         wanted = dict.fromkeys(provider_batch_ids)
-        found = self._listed(wanted) if len(wanted) > 1 else {}
+        found: dict[str, RemoteBatch | ProviderError] = {}
+        if len(wanted) > 1:
+            found.update(self._listed(wanted))
         for each in wanted:
             if each in found:
                 continue
             try:
                 found[each] = self.status(each)
             except ProviderError as error:
-                if error.details.get("status") != 404:
+                if not _is_about_one(error):
                     raise
+                if error.details.get("status") != 404:
+                    found[each] = error
         return found
 
     def _listed(self, wanted: Collection[str]) -> dict[str, RemoteBatch]:
@@ -308,6 +312,14 @@ class OpenAIProvider:
             f"Account {self.account}: {doing} did not come to the end of the list; trying again.",
             {"account": self.account, "code": "endless_list"},
         )
+
+
+def _is_about_one(error: ProviderError) -> bool:
+    """Whether the failure to read one batch tells nothing of others: the service did answer."""
+    if isinstance(error, AccountPaused):
+        return False
+    status = error.details.get("status")
+    return error.code == "unreadable_answer" if status is None else status not in (408, 429)
 
 
 def _is_ours(remote: RemoteBatch, batch_id: str, input_file_id: str | None) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from lowtide.errors import ProviderError
 from lowtide.tokens import Usage
 
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
@@ -147,8 +148,14 @@ class Provider(Protocol):
         """
         ...
 
-    def statuses(self, provider_batch_ids: Iterable[str]) -> dict[str, RemoteBatch]:
-        """Reads several batches with few calls; those unknown to the provider are absent."""
+    def statuses(
+        self, provider_batch_ids: Iterable[str]
+    ) -> Mapping[str, RemoteBatch | ProviderError]:
+        """Reads several batches with few calls.
+
+        Returns:
+            Each by its id, or why it could not be read; those unknown to the provider are absent.
+        """
         ...
 
     def download(self, file_id: str, path: Path) -> int:

@@ -16,6 +16,7 @@ from lowtide.errors import (
     EndpointNotBatchable,
     SettingsError,
 )
+from lowtide.providers import RemoteBatch
 from lowtide.providers.openai import OpenAIProvider
 from lowtide.providers.profiles import PROFILES, profile_at, seconds
 from lowtide.request import CHAT
@@ -76,7 +77,9 @@ def test_a_running_batch_counts_as_running_under_any_name(service: Service) -> N
     listed = service.provider.statuses([made.id, service.batch({"x": {}}, "b5x").id])
 
     assert not now.ended
-    assert not listed[made.id].ended
+    among = listed[made.id]
+    assert isinstance(among, RemoteBatch)
+    assert not among.ended
     assert now.expires_at is not None
     assert len(listed) == 2
 
