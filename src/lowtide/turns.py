@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lowtide import control
 from lowtide.lane import Lane
+from lowtide.providers import is_set
 
 if TYPE_CHECKING:
     from lowtide.ledger import BatchRow
@@ -37,7 +38,10 @@ def money(cap: str, day: int) -> str:
 
 
 def is_next(rt: Runtime, queue: str, batch: BatchRow) -> bool:
-    """Whether no held batch goes before this one; those of a paused lane do not count."""
+    """Whether no held batch goes before this one.
+
+    Those of a paused lane, or of an account that is not set any more, do not count.
+    """
     found = rt.ledger.turns(queue, batch.lane)
     mine = next((turn for turn in found if turn.lane == batch.lane), None)
     if mine is None:
@@ -46,16 +50,17 @@ def is_next(rt: Runtime, queue: str, batch: BatchRow) -> bool:
         return False
     order = (mine.tokens, mine.ended_at, batch.sealed_at)
     before = [turn for turn in found if turn.lane != batch.lane and turn.order < order]
-    return all(_is_paused(rt, turn.lane) for turn in before)
+    return all(_cannot_go(rt, turn.lane) for turn in before)
 
 
 def call_next(rt: Runtime, queue: str) -> None:
     """Has the batch looked at now that is next."""
     for turn in rt.ledger.turns(queue):
-        if not _is_paused(rt, turn.lane):
+        if not _cannot_go(rt, turn.lane):
             rt.timers.pull_in("submit", turn.batch_id, rt.clock.now())
             return
 
 
-def _is_paused(rt: Runtime, lane: str) -> bool:
-    return control.paused(rt, lane, Lane.parse(lane).account) is not None
+def _cannot_go(rt: Runtime, lane: str) -> bool:
+    account = Lane.parse(lane).account
+    return not is_set(account, rt.settings) or control.paused(rt, lane, account) is not None

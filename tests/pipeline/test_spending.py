@@ -19,7 +19,7 @@ from lowtide.ledger import BatchRow, Cap
 from lowtide.recording import record
 from lowtide.request import Request
 from lowtide.runtime import Runtime
-from lowtide.settings import LaneOverride, SetPrice
+from lowtide.settings import Account, LaneOverride, SetPrice
 from lowtide.submit import submit
 from tests.pipeline.conftest import LANE, Interfering, billed, ended, requests, sealed
 from tests.plugins.stack import Simulator
@@ -432,6 +432,27 @@ class TestTurns:
         assert "yesterday" in str(batch(rt, fresh).reason)
         assert batch(rt, acme[0]).state == "HELD"
 
+    def test_a_batch_of_an_account_that_is_no_longer_set_keeps_back_no_other(
+        self, rt: Runtime, waiting: tuple[list[str], str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        acme, globex = waiting
+        monkeypatch.setitem(rt.settings.accounts, "old", Account())
+        rt.settings.spend_cap_day = 0.0
+        gone = sealed(rt, of_account("old", requests(1)))
+        submit(rt, gone)
+        for batch_id in (*acme, globex):
+            submit(rt, batch_id)
+            assert batch(rt, batch_id).state == "HELD"
+        monkeypatch.delitem(rt.settings.accounts, "old")
+        next_day(rt)
+        rt.settings.spend_cap_day = 100.0
+
+        for batch_id in (globex, *acme):
+            submit(rt, batch_id)
+
+        assert batch(rt, globex).state == "SUBMITTED"
+        assert [batch(rt, each).state for each in acme] == ["SUBMITTED"] * 3
+
     def test_what_had_its_turn_today_keeps_back_nobody_for_whom_there_is_room(
         self, rt: Runtime, waiting: tuple[list[str], str]
     ) -> None:
@@ -445,6 +466,11 @@ class TestTurns:
         submit(rt, fresh)
 
         assert batch(rt, fresh).state == "SUBMITTED"
+
+
+def of_account(name: str, given: list[Request]) -> list[Request]:
+    lane = dataclasses.replace(LANE, account=name)
+    return [structs.replace(each, lane=lane) for each in given]
 
 
 def of_share(share: str, given: list[Request]) -> list[Request]:

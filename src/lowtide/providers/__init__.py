@@ -40,6 +40,11 @@ def make_provider(account: str, settings: Settings) -> Provider:
     )
 
 
+def is_set(account: str, settings: Settings) -> bool:
+    """Whether there is an account of that name; the default one is always there."""
+    return account == DEFAULT_ACCOUNT or account in settings.accounts
+
+
 def account_of(name: str, settings: Settings) -> Account:
     """How the account `name` is reached.
 
