@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from celery.utils.log import get_logger
 
-from lowtide import attempts, spending
+from lowtide import attempts, quiet, spending
 from lowtide.errors import LowtideError, ProviderError, RequestRejected
 from lowtide.finishing import Tier, finish
 from lowtide.leases import Claim, claimed
@@ -37,26 +37,47 @@ _ROUNDS = 4
 def escalate(rt: Runtime, _scope: str, hostname: str) -> Next | None:
     """One pass: asks a faster service for the requests whose time has come.
 
-    One replica passes at a time, so that the concurrency limit holds for all of them.
+    One replica passes at a time, so that the concurrency limit holds for all of them. Requests of
+    tasks that this worker does not know are left for one that does: it could not end them.
 
     Returns:
         The next pass, None while no request has a deadline.
     """
     limit = rt.settings.escalate_concurrency * _ROUNDS
-    for batch_id, custom_ids in rt.ledger.late(rt.clock.now(), limit).items():
+    late = rt.ledger.late(rt.clock.now(), limit, rt.app.tasks.keys())
+    for batch_id, custom_ids in late.items():
         batch = rt.ledger.batch(batch_id)
         if batch is not None:
             _escalate_batch(rt, batch, custom_ids, hostname)
     at = rt.ledger.next_escalation()
     if at is None:
         return None
+    if not late and at <= rt.clock.now() - rt.settings.lease:
+        _tell_unknown(rt)
     # What somebody else has claimed stays due: a breath between passes.
     return Next("escalate", "all", at=max(at, rt.clock.now() + rt.settings.tick))
+
+
+def _tell_unknown(rt: Runtime) -> None:
+    """Says whose calls stay behind for longer than another worker would need to take them."""
+    overdue = rt.ledger.late_tasks(rt.clock.now() - rt.settings.lease)
+    unknown = sorted(overdue - rt.app.tasks.keys())
+    if unknown:
+        quiet.warn(
+            logger,
+            "task",
+            "The deadline of calls of %s is near, but this worker does not know the task; they are "
+            "left for one that does. Import its module here (`include=`), or start such a worker.",
+            ", ".join(unknown),
+        )
 
 
 def _escalate_batch(rt: Runtime, batch: BatchRow, custom_ids: Sequence[str], hostname: str) -> None:
     lane = batch.to_lane()
     with claimed(rt, batch.id, custom_ids) as claim:
+        # What does not end now has its turn after all others, so that it keeps none from theirs.
+        again = rt.clock.now() + rt.settings.retry_delay
+        rt.ledger.postpone([row.custom_id for row in claim.rows], again)
         requests = {row.custom_id: unpack(row.custom_id, lane, row.blob) for row in claim.rows}
         over = [row for row in claim.rows if _is_over(rt, requests[row.custom_id])]
         _give_up(rt, batch, Claim(claim.token, over), hostname)

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from celery import Celery
 
-from lowtide import finishing, runtime
+from lowtide import BatchTask, finishing, runtime
 from lowtide.lane import Lane
 from lowtide.providers import Provider
 from lowtide.request import Request
@@ -84,8 +84,12 @@ def provider(rt: runtime.Runtime, monkeypatch: pytest.MonkeyPatch) -> Interferin
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What each task was told: its outcome, or "REVOKED"; in place of Celery's tracer."""
+def told(rt: runtime.Runtime, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What each task was told: its outcome, or "REVOKED"; in place of Celery's tracer.
+
+    The app knows the task of `requests`.
+    """
+    known(rt, "tests.task")
     heard: dict[str, Any] = {}
 
     def resume(
@@ -104,6 +108,16 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(finishing, "resume", resume)
     return heard
+
+
+def known(rt: runtime.Runtime, name: str) -> None:
+    """Gives the app a batch task of that name."""
+
+    def function(text: str) -> str:
+        return text
+
+    rt.app.task(function, name=name, base=BatchTask, model="gpt-5-mini", shared=False)
+    rt.app.finalize()
 
 
 def requests(count: int, *, model: str = "gpt-5-mini", **body: Any) -> list[Request]:

@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from lowtide import finishing, quiet
 from lowtide.escalate import escalate
 from lowtide.fetch import fetch
 from lowtide.ledger import RequestState
 from lowtide.request import Request
+from lowtide.resume import Resumed, Resumption
 from lowtide.revoke import revoke
 from lowtide.runtime import Runtime
 from lowtide.submit import submit
 from lowtide.sweep import sweep
-from tests.pipeline.conftest import Interfering, billed, ended, requests, sealed
+from tests.pipeline.conftest import Interfering, billed, ended, known, requests, sealed
 from tests.plugins.stack import Simulator, until
 
 
@@ -231,6 +233,67 @@ class TestDeadlines:
         assert "run" not in provider.calls
         assert after is not None
         assert after.at == pytest.approx(late.deadline, abs=1.5)
+
+    def test_calls_of_tasks_that_this_worker_does_not_know_are_left_unpaid_and_hold_up_nobody(
+        self,
+        rt: Runtime,
+        provider: Interfering,
+        told: dict[str, Any],
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(quiet, "_quiet_until", {})
+        rt.settings.escalate_concurrency = 1
+        (ours,) = with_deadline(requests(1), rt.clock.now() + 20)
+        theirs = with_deadline(requests(6), rt.clock.now() + 20)
+        theirs = [structs.replace(request, task="tests.elsewhere") for request in theirs]
+        batch_id = sealed(rt, [ours, *theirs])
+        submit(rt, batch_id)
+        overdue = rt.clock.now() - 2 * rt.settings.lease
+        rt.ledger.postpone([request.custom_id for request in theirs], overdue)
+        rt.ledger.postpone([ours.custom_id], rt.clock.now() - 1)
+
+        escalate(rt, "all", "w1")
+
+        assert told.keys() == {ours.task_id}
+        after = escalate(rt, "all", "w1")
+        assert after is not None
+        assert provider.calls.count("run") == 1
+        (line,) = [each for each in caplog.messages if "deadline" in each]
+        assert "tests.elsewhere" in line
+
+        known(rt, "tests.elsewhere")
+        escalate(rt, "all", "w1")
+        escalate(rt, "all", "w1")
+        assert told.keys() == {request.task_id for request in [ours, *theirs]}
+
+    def test_calls_that_cannot_be_ended_do_not_keep_others_from_their_deadline(
+        self, rt: Runtime, provider: Interfering, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        known(rt, "tests.task")
+        rt.settings.escalate_concurrency = 1
+        rt.settings.retry_delay = 10.0
+        given = with_deadline(requests(5), rt.clock.now() - 1)
+        *stuck, fine = given
+        batch_id = sealed(rt, given)
+        submit(rt, batch_id)
+        rt.ledger.postpone([request.custom_id for request in stuck], rt.clock.now() - 5)
+        ended_tasks = set()
+
+        def resume(_app: Any, items: list[Resumption], *_: Any, **__: Any) -> list[Resumed]:
+            can = {item.custom_id for item in items} & {fine.custom_id}
+            ended_tasks.update(can)
+            return [
+                Resumed(item.custom_id, "FAILURE" if item.custom_id in can else "AGAIN")
+                for item in items
+            ]
+
+        monkeypatch.setattr(finishing, "resume", resume)
+
+        for _ in range(2):
+            escalate(rt, "all", "w1")
+
+        assert ended_tasks == {fine.custom_id}
 
     def test_recording_arms_the_escalation(self, rt: Runtime, provider: Interfering) -> None:
         deadline = rt.clock.now() + 1_000

@@ -21,8 +21,13 @@ class LateVerbs:
 
     _db: Database
 
-    def late(self, now: float, limit: int) -> dict[str, list[str]]:
-        """Requests without an outcome whose time to escalate has come.
+    def late(self, now: float, limit: int, tasks: Collection[str]) -> dict[str, list[str]]:
+        """Requests without an outcome whose time to escalate has come, the longest due first.
+
+        Args:
+            now: Epoch seconds.
+            limit: How many at most.
+            tasks: Names of the tasks whose requests are meant.
 
         Returns:
             Their custom_ids by batch; those that somebody delivers just now are left out.
@@ -33,6 +38,7 @@ class LateVerbs:
                 _ROW.state == RequestState.RECORDED,
                 _ROW.escalate_at <= now,
                 or_(_ROW.claim.is_(None), _ROW.claim_until <= now),
+                sql.among(self._db, _ROW.task, tasks),
             )
             .order_by(_ROW.escalate_at)
             .limit(limit)
@@ -42,6 +48,16 @@ class LateVerbs:
             for batch_id, custom_id in connection.execute(query):
                 found[batch_id].append(custom_id)
         return dict(found)
+
+    def late_tasks(self, now: float) -> set[str]:
+        """Names of the tasks with requests that were to be escalated by `now`, epoch seconds."""
+        query = (
+            select(_ROW.task)
+            .where(_ROW.state == RequestState.RECORDED, _ROW.escalate_at <= now)
+            .distinct()
+        )
+        with self._db.read() as connection:
+            return set(connection.execute(query).scalars())
 
     def next_escalation(self) -> float | None:
         """When the next request is to be escalated, epoch seconds; None when none is."""
