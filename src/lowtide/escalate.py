@@ -6,15 +6,17 @@ batch says later about such a request is paid and booked as wasted, and changes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from celery.utils.log import get_logger
 
-from lowtide import attempts, quiet, spending
-from lowtide.errors import LowtideError, ProviderError, RequestRejected
+from lowtide import attempts, finality, paid, quiet, spending
+from lowtide.errors import LedgerUnavailable, LowtideError, ProviderError, RequestRejected
 from lowtide.finishing import Tier, finish
 from lowtide.leases import Claim, claimed
 from lowtide.outcomes import Answered, Failed
@@ -49,6 +51,7 @@ def escalate(rt: Runtime, _scope: str, hostname: str) -> Next | None:
         batch = rt.ledger.batch(batch_id)
         if batch is not None:
             _escalate_batch(rt, batch, custom_ids, hostname)
+    paid.forget(rt)
     at = rt.ledger.next_escalation()
     if at is None:
         return None
@@ -78,17 +81,66 @@ def _escalate_batch(rt: Runtime, batch: BatchRow, custom_ids: Sequence[str], hos
         # What does not end now has its turn after all others, so that it keeps none from theirs.
         again = rt.clock.now() + rt.settings.retry_delay
         rt.ledger.postpone([row.custom_id for row in claim.rows], again)
-        requests = {row.custom_id: unpack(row.custom_id, lane, row.blob) for row in claim.rows}
-        over = [row for row in claim.rows if _is_over(rt, requests[row.custom_id])]
-        _give_up(rt, batch, Claim(claim.token, over), hostname)
-        in_time = Claim(claim.token, [row for row in claim.rows if row not in over])
+        unpaid = _give_paid(rt, batch, claim, hostname)
+        requests = {row.custom_id: unpack(row.custom_id, lane, row.blob) for row in unpaid.rows}
+        over = [row for row in unpaid.rows if _is_over(rt, requests[row.custom_id])]
+        with _apart(rt, batch, replace(claim, rows=over)) as ours:
+            _give_up(rt, batch, ours, hostname)
+        in_time = replace(claim, rows=[row for row in unpaid.rows if row not in over])
         affordable = _affordable(rt, batch, in_time, requests)
-        _ask_all(rt, batch, affordable, requests=requests, hostname=hostname)
         for row in in_time.rows:
             if row not in affordable.rows:
                 _put_off(rt, claim.token, row.custom_id, requests[row.custom_id].deadline)
+        with _apart(rt, batch, affordable) as ours:
+            open_ = _without_result(rt, batch, ours, requests, hostname)
+            _ask_all(rt, batch, open_, requests=requests, hostname=hostname)
     if batch.state == "SUBMITTED" and rt.ledger.undelivered(batch.id) == 0:
         rt.provider(batch.account).cancel(str(batch.provider_batch_id))
+
+
+@contextmanager
+def _apart(rt: Runtime, batch: BatchRow, claim: Claim) -> Iterator[Claim]:
+    """What fails in it is tried again by a later pass, and keeps no others from their end."""
+    try:
+        yield claim
+    except Exception as error:
+        logger.warning(
+            "Batch %s: %d calls near their deadline are tried again: %r",
+            batch.id,
+            len(claim.rows),
+            error,
+        )
+        with suppress(LedgerUnavailable):
+            rt.ledger.unclaim([row.custom_id for row in claim.rows], claim.token)
+
+
+def _give_paid(rt: Runtime, batch: BatchRow, claim: Claim, hostname: str) -> Claim:
+    """Gives tasks what was paid for before; the claim of the others is left."""
+    kept = paid.kept(rt, [row.custom_id for row in claim.rows])
+    for row in claim.rows:
+        if (known := kept.get(row.custom_id)) is not None:
+            with _apart(rt, batch, replace(claim, rows=[row])) as ours:
+                found = {row.custom_id: known.answer}
+                finish(rt, batch, ours, found=found, hostname=hostname, tier=known.tier)
+    return replace(claim, rows=[row for row in claim.rows if row.custom_id not in kept])
+
+
+def _without_result(
+    rt: Runtime, batch: BatchRow, claim: Claim, requests: dict[str, Request], hostname: str
+) -> Claim:
+    """Those requests of a claim whose tasks have no final result yet; the others are done with.
+
+    Raises:
+        Exception: The result backend does not answer: it could not take a paid answer either.
+    """
+    tasks = {row.custom_id: requests[row.custom_id] for row in claim.rows}
+    stored = finality.stored((rt.app.tasks[each.task], each.task_id) for each in tasks.values())
+    done = [row for row in claim.rows if tasks[row.custom_id].task_id in stored]
+    if done:
+        message = "The task had its final result already."
+        found = {row.custom_id: Failed(row.custom_id, "LowtideError", message, {}) for row in done}
+        finish(rt, batch, replace(claim, rows=done), found=found, hostname=hostname)
+    return replace(claim, rows=[row for row in claim.rows if row not in done])
 
 
 def _put_off(rt: Runtime, token: str, custom_id: str, at: float | None) -> None:
@@ -104,13 +156,13 @@ def _is_over(rt: Runtime, request: Request) -> bool:
 def _affordable(rt: Runtime, batch: BatchRow, claim: Claim, requests: dict[str, Request]) -> Claim:
     """Those requests of a claim that no cap keeps from a faster service."""
     if not claim.rows or not _may_spend(rt):
-        return Claim(claim.token, [])
+        return replace(claim, rows=[])
     tasks = {requests[row.custom_id].task for row in claim.rows}
     full = spending.exhausted(rt, batch.to_lane(), tasks)
     for task, reason in full.items():
         logger.warning("Calls of %s are not escalated: %s", task, reason)
-    return Claim(
-        claim.token, [row for row in claim.rows if requests[row.custom_id].task not in full]
+    return replace(
+        claim, rows=[row for row in claim.rows if requests[row.custom_id].task not in full]
     )
 
 
@@ -151,21 +203,46 @@ def _ask_all(
         return
     logger.info("Batch %s: %d calls are escalated", batch.id, len(claim.rows))
     with ThreadPoolExecutor(rt.settings.escalate_concurrency) as pool:
-        asked = [(row, pool.submit(_ask, rt, requests[row.custom_id])) for row in claim.rows]
-        for row, future in asked:
-            tier, outcome = future.result()
-            if outcome is None:
-                again = rt.clock.now() + rt.settings.retry_delay
-                deadline = requests[row.custom_id].deadline or again
-                _put_off(rt, claim.token, row.custom_id, min(again, deadline))
-            else:
-                one = Claim(claim.token, [row])
-                found = {row.custom_id: outcome}
-                finish(rt, batch, one, found=found, hostname=hostname, tier=tier)
+        asked = [
+            (replace(claim, rows=[row]), pool.submit(_ask, rt, claim, requests[row.custom_id]))
+            for row in claim.rows
+        ]
+        for one, future in asked:
+            with _apart(rt, batch, one):
+                tier, outcome = future.result()
+                _take(rt, batch, one, tier, outcome, requests=requests, hostname=hostname)
 
 
-def _ask(rt: Runtime, request: Request) -> tuple[Tier, Answered | Failed | None]:
-    """Flex, then standard; None when neither answered for a passing reason."""
+def _take(
+    rt: Runtime,
+    batch: BatchRow,
+    claim: Claim,
+    tier: Tier,
+    outcome: Answered | Failed | None,
+    *,
+    requests: dict[str, Request],
+    hostname: str,
+) -> None:
+    """Gives the answer to the request that was asked for; without one it is put off."""
+    (row,) = claim.rows
+    if outcome is None:
+        again = rt.clock.now() + rt.settings.retry_delay
+        deadline = requests[row.custom_id].deadline or again
+        _put_off(rt, claim.token, row.custom_id, min(again, deadline))
+        return
+    if isinstance(outcome, Answered):
+        paid.keep(rt, batch, [paid.of(rt, batch.to_lane(), outcome, tier)])
+    found = {row.custom_id: outcome}
+    finish(rt, batch, claim, found=found, hostname=hostname, tier=tier)
+
+
+def _ask(rt: Runtime, claim: Claim, request: Request) -> tuple[Tier, Answered | Failed | None]:
+    """Flex, then standard; None when neither answered for a passing reason.
+
+    Nothing is asked once the claim ran out: another replica may ask.
+    """
+    if not claim.runs():
+        return "standard", None
     body = orjson.loads(request.body)
     left = (request.deadline or rt.clock.now()) - rt.clock.now()
     if rt.settings.flex and left * _FLEX_SHARE >= _LEAST_FOR_FLEX:

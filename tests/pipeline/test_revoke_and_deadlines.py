@@ -7,9 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from celery.app.task import Context
 from msgspec import structs
 
-from lowtide import finishing, quiet
+from lowtide import finality, finishing, quiet
+from lowtide.deliver import deliver
+from lowtide.envelope import Body, Envelope
+from lowtide.errors import LedgerUnavailable
 from lowtide.escalate import escalate
 from lowtide.fetch import fetch
 from lowtide.ledger import RequestState
@@ -44,6 +48,29 @@ def running(provider: Interfering) -> Callable[[], None]:
         del provider.after["statuses"]
 
     return over
+
+
+def overdue(rt: Runtime, count: int) -> list[Request]:
+    """Requests at the provider that are to be escalated now, 20 seconds before their deadline."""
+    body = Body.of((), {}, {}, "json")
+    given = [
+        structs.replace(each, envelope=Envelope.seal(Context({"id": each.task_id}), body).pack())
+        for each in with_deadline(requests(count), rt.clock.now() + 20)
+    ]
+    submit(rt, sealed(rt, given))
+    rt.ledger.postpone([request.custom_id for request in given], rt.clock.now() - 1)
+    return given
+
+
+def cannot_end(why: str) -> Callable[..., list[Resumed]]:
+    """In place of `resume`: no task can be ended; "away" when not even its state can be asked."""
+
+    def resume(_app: Any, items: list[Resumption], *_: Any, **__: Any) -> list[Resumed]:
+        if why == "away":
+            raise ConnectionError("away")
+        return [Resumed(item.custom_id, why) for item in items]  # type: ignore[arg-type]
+
+    return resume
 
 
 class TestRevoke:
@@ -294,6 +321,151 @@ class TestDeadlines:
             escalate(rt, "all", "w1")
 
         assert ended_tasks == {fine.custom_id}
+
+    @pytest.mark.parametrize("trouble", ["AGAIN", "UNKNOWN", "away"])
+    def test_a_paid_answer_waits_for_its_task_and_is_asked_for_once(
+        self,
+        rt: Runtime,
+        provider: Interfering,
+        told: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+        trouble: str,
+    ) -> None:
+        (late,) = overdue(rt, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(finishing, "resume", cannot_end(trouble))
+            escalate(rt, "all", "w1")
+            rt.ledger.postpone([late.custom_id], rt.clock.now() - 1)
+            escalate(rt, "all", "w1")
+        assert row_of(rt, late).state == RequestState.RECORDED
+        assert rt.ledger.paid([late.custom_id]).keys() == {late.custom_id}
+
+        after = rt.clock.now() + 60
+        monkeypatch.setattr(type(rt.clock), "now", lambda _self: after)
+        escalate(rt, "all", "w1")
+
+        assert isinstance(told[late.task_id], tuple), "a paid answer is no missed deadline"
+        assert provider.calls.count("run") == 1
+        row = row_of(rt, late)
+        assert (row.state, row.tier, row.wasted) == (RequestState.DELIVERED, "standard", None)
+        assert row.cost > 0
+        assert rt.ledger.paid([late.custom_id]) == {}
+
+    def test_a_paid_answer_that_came_after_the_batchs_is_wasted(
+        self,
+        rt: Runtime,
+        provider: Interfering,
+        told: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        (late,) = overdue(rt, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(finishing, "resume", cannot_end("AGAIN"))
+            escalate(rt, "all", "w1")
+        batch_id = row_of(rt, late).batch_id
+        ended(rt, batch_id)
+        fetch(rt, batch_id)
+        deliver(rt, batch_id, 0, "w1")
+        assert row_of(rt, late).tier == "batch"
+
+        escalate(rt, "all", "w1")
+        escalate(rt, "all", "w1")
+
+        assert row_of(rt, late).wasted == pytest.approx(row_of(rt, late).full_price)
+        assert rt.ledger.paid([late.custom_id]) == {}
+        assert len(told) == 1
+
+    def test_nothing_is_asked_while_the_result_backend_is_away(
+        self,
+        rt: Runtime,
+        provider: Interfering,
+        told: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        (late,) = overdue(rt, 1)
+
+        def away(_tasks: Any) -> Any:
+            raise ConnectionError("away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(finality, "stored", away)
+            escalate(rt, "all", "w1")
+        assert "run" not in provider.calls
+
+        rt.ledger.postpone([late.custom_id], rt.clock.now() - 1)
+        escalate(rt, "all", "w1")
+        assert told.keys() == {late.task_id}
+
+    def test_a_task_that_has_its_result_is_not_asked_for(
+        self, rt: Runtime, provider: Interfering
+    ) -> None:
+        known(rt, "tests.task")
+        (late,) = overdue(rt, 1)
+        rt.app.backend.mark_as_done(late.task_id, "the batch's answer")
+
+        escalate(rt, "all", "w1")
+
+        assert "run" not in provider.calls
+        assert row_of(rt, late).state == RequestState.DELIVERED
+
+    def test_an_answer_that_cannot_be_noted_hurts_no_other_and_is_paid_once(
+        self,
+        rt: Runtime,
+        provider: Interfering,
+        told: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        rt.settings.lease = 0.3
+        given = overdue(rt, 4)
+        works, fails = rt.ledger.settle, [1]
+
+        def settle(*args: Any, **kwargs: Any) -> int:
+            if fails:
+                fails.pop()
+                raise LedgerUnavailable("The ledger cannot be used: it is full; work waits.")
+            return works(*args, **kwargs)
+
+        monkeypatch.setattr(rt.ledger, "settle", settle)
+
+        escalate(rt, "all", "w1")
+
+        states = [row_of(rt, each).state for each in given]
+        assert sorted(states) == ["DELIVERED"] * 3 + ["RECORDED"]
+        told.clear()  # the result backend would say that it has the result
+        rt.ledger.postpone([each.custom_id for each in given], rt.clock.now() - 1)
+        escalate(rt, "all", "w1")
+        assert {row_of(rt, each).state for each in given} == {RequestState.DELIVERED}
+        assert all(row_of(rt, each).cost > 0 for each in given)
+        assert provider.calls.count("run") == 4
+
+    def test_an_answer_that_comes_after_its_claim_ran_out_is_written_by_nobody_late(
+        self, rt: Runtime, provider: Interfering, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        known(rt, "tests.task")
+        rt.settings.lease = 0.2
+        overdue(rt, 1)
+        may = []
+
+        def resume(
+            _app: Any, items: list[Resumption], *_: Any, may_write: Any, **__: Any
+        ) -> list[Resumed]:
+            may.append(may_write())
+            return [Resumed(item.custom_id, "AGAIN") for item in items]
+
+        def away(*_: Any) -> int:
+            raise LedgerUnavailable("The ledger cannot be used: it is away; work waits.")
+
+        def slow(*_: Any, **__: Any) -> None:
+            since = rt.clock.monotonic()
+            until(lambda: rt.clock.monotonic() > since + 0.3, "the claim ran out")
+
+        monkeypatch.setattr(finishing, "resume", resume)
+        monkeypatch.setattr(rt.ledger, "extend", away)
+        provider.before["run"] = slow
+
+        escalate(rt, "all", "w1")
+
+        assert may == [False]
 
     def test_recording_arms_the_escalation(self, rt: Runtime, provider: Interfering) -> None:
         deadline = rt.clock.now() + 1_000

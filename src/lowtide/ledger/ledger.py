@@ -17,6 +17,7 @@ from lowtide.ledger.late import LateVerbs
 from lowtide.ledger.lookups import Lookups
 from lowtide.ledger.money import MoneyQueries
 from lowtide.ledger.outbox import OutboxVerbs
+from lowtide.ledger.paid import PaidVerbs
 from lowtide.ledger.record import RecordVerbs
 from lowtide.ledger.replays import ReplayQueries
 from lowtide.ledger.requests import RequestQueries
@@ -38,6 +39,7 @@ class Ledger(
     MoneyQueries,
     EnqueuedQueries,
     LateVerbs,
+    PaidVerbs,
     SpendVerbs,
     HabitQueries,
     AttemptQueries,
