@@ -6,7 +6,9 @@ batch says later about such a request is paid and booked as wasted, and changes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -14,17 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from celery.utils.log import get_logger
+from msgspec import structs
 
-from lowtide import attempts, finality, paid, quiet, spending
+from lowtide import attempts, finality, paid, prices, quiet, spending
 from lowtide.errors import LedgerUnavailable, LowtideError, ProviderError, RequestRejected
-from lowtide.finishing import Tier, finish
+from lowtide.finishing import finish
 from lowtide.leases import Claim, claimed
 from lowtide.outcomes import Answered, Failed
 from lowtide.pipeline import Next
 from lowtide.request import unpack
 
 if TYPE_CHECKING:
-    from lowtide.ledger import BatchRow
+    from lowtide.ledger import BatchRow, ClaimedRow
+    from lowtide.paid import Paid
     from lowtide.request import Request
     from lowtide.runtime import Runtime
 
@@ -117,12 +121,19 @@ def _apart(rt: Runtime, batch: BatchRow, claim: Claim) -> Iterator[Claim]:
 def _give_paid(rt: Runtime, batch: BatchRow, claim: Claim, hostname: str) -> Claim:
     """Gives tasks what was paid for before; the claim of the others is left."""
     kept = paid.kept(rt, [row.custom_id for row in claim.rows])
+    _give(rt, batch, claim, kept, hostname)
+    return replace(claim, rows=[row for row in claim.rows if row.custom_id not in kept])
+
+
+def _give(
+    rt: Runtime, batch: BatchRow, claim: Claim, answers: Mapping[str, Paid], hostname: str
+) -> None:
+    """Gives paid answers to those of the claimed requests that have one."""
     for row in claim.rows:
-        if (known := kept.get(row.custom_id)) is not None:
+        if (known := answers.get(row.custom_id)) is not None:
             with _apart(rt, batch, replace(claim, rows=[row])) as ours:
                 found = {row.custom_id: known.answer}
                 finish(rt, batch, ours, found=found, hostname=hostname, tier=known.tier)
-    return replace(claim, rows=[row for row in claim.rows if row.custom_id not in kept])
 
 
 def _without_result(
@@ -198,45 +209,56 @@ def _give_up(rt: Runtime, batch: BatchRow, claim: Claim, hostname: str) -> None:
 def _ask_all(
     rt: Runtime, batch: BatchRow, claim: Claim, *, requests: dict[str, Request], hostname: str
 ) -> None:
-    """Asks for all claimed requests, some at a time; each is finished when it is answered."""
+    """Asks for all claimed requests, some at a time; each is finished when it is answered.
+
+    Those that share a line are asked for once.
+    """
     if not claim.rows:
         return
     logger.info("Batch %s: %d calls are escalated", batch.id, len(claim.rows))
+    lines: dict[str, list[ClaimedRow]] = defaultdict(list)
+    for row in claim.rows:
+        lines[requests[row.custom_id].share or row.custom_id].append(row)
     with ThreadPoolExecutor(rt.settings.escalate_concurrency) as pool:
-        asked = [
-            (replace(claim, rows=[row]), pool.submit(_ask, rt, claim, requests[row.custom_id]))
-            for row in claim.rows
-        ]
-        for one, future in asked:
-            with _apart(rt, batch, one):
+        asked = []
+        for rows in lines.values():
+            those = [requests[row.custom_id] for row in rows]
+            first = min(those, key=lambda each: each.deadline or math.inf)
+            asked.append((replace(claim, rows=rows), those, pool.submit(_ask, rt, claim, first)))
+        for ours, those, future in asked:
+            with _apart(rt, batch, ours):
                 tier, outcome = future.result()
-                _take(rt, batch, one, tier, outcome, requests=requests, hostname=hostname)
+                _take(rt, batch, ours, tier, outcome, requests=those, hostname=hostname)
 
 
 def _take(
     rt: Runtime,
     batch: BatchRow,
     claim: Claim,
-    tier: Tier,
+    tier: prices.Tier,
     outcome: Answered | Failed | None,
     *,
-    requests: dict[str, Request],
+    requests: Sequence[Request],
     hostname: str,
 ) -> None:
-    """Gives the answer to the request that was asked for; without one it is put off."""
-    (row,) = claim.rows
+    """Gives the answer to those that share it; without one they are put off."""
+    names = [request.custom_id for request in requests]
     if outcome is None:
         again = rt.clock.now() + rt.settings.retry_delay
-        deadline = requests[row.custom_id].deadline or again
-        _put_off(rt, claim.token, row.custom_id, min(again, deadline))
-        return
-    if isinstance(outcome, Answered):
-        paid.keep(rt, batch, [paid.of(rt, batch.to_lane(), outcome, tier)])
-    found = {row.custom_id: outcome}
-    finish(rt, batch, claim, found=found, hostname=hostname, tier=tier)
+        for request in requests:
+            _put_off(rt, claim.token, request.custom_id, min(again, request.deadline or again))
+    elif isinstance(outcome, Failed):
+        found = {name: structs.replace(outcome, custom_id=name) for name in names}
+        finish(rt, batch, claim, found=found, hostname=hostname, tier=tier)
+    else:
+        answers = paid.among(rt, batch.to_lane(), outcome, tier, names)
+        paid.keep(rt, batch, answers)
+        _give(rt, batch, claim, answers, hostname)
 
 
-def _ask(rt: Runtime, claim: Claim, request: Request) -> tuple[Tier, Answered | Failed | None]:
+def _ask(
+    rt: Runtime, claim: Claim, request: Request
+) -> tuple[prices.Tier, Answered | Failed | None]:
     """Flex, then standard; None when neither answered for a passing reason.
 
     Nothing is asked once the claim ran out: another replica may ask.

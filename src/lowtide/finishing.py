@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-Tier: TypeAlias = Literal["batch", "flex", "standard"]
+Tier: TypeAlias = Literal["batch", "flex", "standard", "shared"]
 
 _STATES = {
     "SUCCESS": RequestState.DELIVERED,
@@ -61,7 +61,7 @@ def finish(
         claim: The requests, claimed.
         found: custom_id → outcome, for each of them.
         hostname: Name of this worker, for Celery's events.
-        tier: Who answered.
+        tier: Who answered; "shared" when others pay for the same answers.
         revoked: Ids of tasks that are revoked.
 
     Returns:
@@ -89,7 +89,7 @@ def finish(
     failpoints.reach("deliver.continued")
 
     @cache
-    def rate(model: str | None, of: Tier) -> prices.Rate:
+    def rate(model: str | None, of: prices.Tier) -> prices.Rate:
         return prices.rate_of(rt.settings, lane, tier=of, model=model)
 
     settled = [
@@ -177,7 +177,7 @@ def _outcome(
     resumed: Resumed,
     found: Answered | Failed,
     body: dict[str, Any] | None,
-    rate: Callable[[str | None, Tier], prices.Rate],
+    rate: Callable[[str | None, prices.Tier], prices.Rate],
     tier: Tier,
 ) -> Outcome:
     state = _STATES[resumed.state]
@@ -192,8 +192,10 @@ def _outcome(
         )
     usage, model = Usage.of(body.get("usage")), body.get("model")
     known: dict[str, Any] = {}
+    if tier == "shared":
+        known = {"cost": 0.0, "full_price": 0.0}
     # An answer that tells no usage has unknown tokens, not none.
-    if usage is not None:
+    elif usage is not None:
         name = model if isinstance(model, str) else None
         costs = {"cost": rate(name, tier)(usage), "full_price": rate(name, "standard")(usage)}
         known = usage.counts() | costs

@@ -6,11 +6,12 @@ same asked, and paid, again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 from celery.utils.log import get_logger
+from msgspec.structs import replace
 
 from lowtide import prices, quiet, results
 from lowtide.errors import LedgerUnavailable
@@ -31,7 +32,7 @@ class Paid(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         answer: What was answered, under the request's name.
-        tier: Who answered.
+        tier: Who answered; "shared" when another request that got the same answer pays.
         cost: USD; None when it is unknown.
     """
 
@@ -40,18 +41,23 @@ class Paid(msgspec.Struct, frozen=True, array_like=True):
     cost: float | None
 
 
-def of(rt: Runtime, lane: Lane, answer: Answered, tier: Tier) -> Paid:
-    """An answer with its price."""
+def among(
+    rt: Runtime, lane: Lane, answer: Answered, tier: prices.Tier, names: Sequence[str]
+) -> dict[str, Paid]:
+    """custom_id → the answer for each of the requests `names`, the first of which pays it."""
     body = results.read_body(answer.body) or {}
     model = body.get("model")
     usage = Usage.of(body.get("usage"))
-    name = model if isinstance(model, str) else None
-    return Paid(answer, tier, prices.price_of(rt.settings, lane, usage, tier=tier, model=name))
+    known = model if isinstance(model, str) else None
+    cost = prices.price_of(rt.settings, lane, usage, tier=tier, model=known)
+    found = {name: Paid(replace(answer, custom_id=name), "shared", 0.0) for name in names}
+    found[names[0]] = Paid(replace(answer, custom_id=names[0]), tier, cost)
+    return found
 
 
-def keep(rt: Runtime, batch: BatchRow, paid: Sequence[Paid]) -> None:
+def keep(rt: Runtime, batch: BatchRow, answers: Mapping[str, Paid]) -> None:
     """Keeps answers until their tasks have them; a ledger that is away keeps none."""
-    blobs = {each.answer.custom_id: _encoder.encode(each) for each in paid}
+    blobs = {name: _encoder.encode(each) for name, each in answers.items()}
     try:
         rt.ledger.keep_paid(batch.id, blobs)
     except LedgerUnavailable as error:

@@ -23,6 +23,13 @@ def test_only_requests_of_the_named_tasks_are_found_the_longest_due_first(ledger
     assert ledger.late_tasks(10.0) == {"tasks.other"}
 
 
+def test_those_that_share_a_line_are_found_together(ledger: Ledger) -> None:
+    same = [structs.replace(late(f"s{n}.0.0", 20.0 + n), share_key="k") for n in range(4)]
+    ledger.record(new_batch(), [*same, late("t1.0.0", 21.0)])
+
+    assert ledger.late(22.5, 1, ["tasks.known"]) == {"b1": ["s0.0.0", "s1.0.0", "s2.0.0"]}
+
+
 def test_a_paid_answer_is_kept_until_its_request_has_an_outcome(ledger: Ledger) -> None:
     ledger.record(new_batch(), [new_request(f"t{n}.0.0") for n in (1, 2, 3)])
     ledger.keep_paid("b1", {"t1.0.0": b"first", "t2.0.0": b"two", "t3.0.0": b"three"})

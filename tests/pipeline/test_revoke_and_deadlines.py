@@ -415,7 +415,6 @@ class TestDeadlines:
         told: dict[str, Any],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        rt.settings.lease = 0.3
         given = overdue(rt, 4)
         works, fails = rt.ledger.settle, [1]
 

@@ -10,6 +10,7 @@ from msgspec import structs
 
 from lowtide.deliver import deliver
 from lowtide.errors import LedgerUnavailable, RequestRejected
+from lowtide.escalate import escalate
 from lowtide.fetch import fetch
 from lowtide.recording import record
 from lowtide.request import Request, digest
@@ -337,3 +338,42 @@ def test_calls_that_share_nothing_cost_no_look_for_followers(
     delivered(rt, batch_id)
 
     assert told.keys() == {each.task_id for each in given}
+
+
+def test_those_whose_deadline_is_near_are_asked_for_once_and_one_pays(
+    rt: Runtime, provider: Interfering, told: dict[str, Any]
+) -> None:
+    near, far = rt.clock.now() + 20, rt.clock.now() + 3_600
+    rt.settings.escalate_concurrency = 1
+    given = [structs.replace(each, deadline=near) for each in same(6)]
+    calm = structs.replace(given[0], custom_id="calm.0.0", task_id="calm", deadline=far)
+    batch_id = sealed(rt, [*given, calm])
+    submit(rt, batch_id)
+    rt.ledger.postpone([each.custom_id for each in given], rt.clock.now() - 1)
+
+    escalate(rt, "all", "w1")
+
+    assert told.keys() == {each.task_id for each in given}
+    assert len({str(answer) for answer in told.values()}) == 1
+    assert provider.calls.count("run") == 1
+    rows = [row for each in given for row in rt.ledger.task(each.task_id)]
+    assert sorted(str(row.tier) for row in rows) == [*["shared"] * 5, "standard"]
+    assert sorted((row.cost or 0.0) > 0 for row in rows) == [*[False] * 5, True]
+    assert rt.ledger.batches_of([calm.custom_id]) == {calm.custom_id: batch_id}
+
+
+def test_a_line_whose_calls_a_faster_service_answered_is_wasted_once(
+    rt: Runtime, provider: Interfering, told: dict[str, Any]
+) -> None:
+    given = [structs.replace(each, deadline=rt.clock.now() + 20) for each in same(3)]
+    batch_id = sealed(rt, given)
+    submit(rt, batch_id)
+    ended(rt, batch_id)
+    rt.ledger.postpone([each.custom_id for each in given], rt.clock.now() - 1)
+    escalate(rt, "all", "w1")
+
+    fetch(rt, batch_id)
+
+    rows = [row for each in given for row in rt.ledger.task(each.task_id)]
+    (price,) = [row.full_price for row in rows if row.full_price]
+    assert [row.wasted for row in rows if row.wasted] == [pytest.approx(price / 2)]

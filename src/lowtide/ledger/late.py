@@ -9,7 +9,6 @@ from sqlalchemy import bindparam, exists, func, or_, select, update
 
 from lowtide.ledger import sql
 from lowtide.ledger.engine import Database
-from lowtide.ledger.sharing import SHARED
 from lowtide.ledger.tables import REQUESTS
 from lowtide.ledger.transitions import RequestState
 
@@ -26,14 +25,14 @@ class LateVerbs:
 
         Args:
             now: Epoch seconds.
-            limit: How many at most.
+            limit: How many at most; those that share a line with one of them come along.
             tasks: Names of the tasks whose requests are meant.
 
         Returns:
             Their custom_ids by batch; those that somebody delivers just now are left out.
         """
-        query = (
-            select(_ROW.batch_id, _ROW.custom_id)
+        due = (
+            select(_ROW.batch_id, _ROW.custom_id, _ROW.share_key)
             .where(
                 _ROW.state == RequestState.RECORDED,
                 _ROW.escalate_at <= now,
@@ -41,12 +40,18 @@ class LateVerbs:
                 sql.among(self._db, _ROW.task, tasks),
             )
             .order_by(_ROW.escalate_at)
-            .limit(limit)
         )
         found: dict[str, list[str]] = defaultdict(list)
         with self._db.read() as connection:
-            for batch_id, custom_id in connection.execute(query):
-                found[batch_id].append(custom_id)
+            rows = list(connection.execute(due.limit(limit)))
+            keys = {row.share_key for row in rows} - {None}
+            if keys:
+                shared = due.where(
+                    _ROW.share_key.is_not(None), sql.among(self._db, _ROW.share_key, keys)
+                )
+                rows += connection.execute(shared)
+        for batch_id, custom_id in dict.fromkeys((row.batch_id, row.custom_id) for row in rows):
+            found[batch_id].append(custom_id)
         return dict(found)
 
     def late_tasks(self, now: float) -> set[str]:
@@ -97,7 +102,6 @@ class LateVerbs:
                 _ROW.custom_id == bindparam("which"),
                 _ROW.batch_id == batch_id,
                 func.coalesce(_ROW.tier, "") != "batch",
-                func.coalesce(_ROW.tier, "") != SHARED,
                 _ROW.wasted.is_(None),
                 ~used,
             )
