@@ -19,7 +19,13 @@ from celery.utils.log import get_logger
 from msgspec import structs
 
 from lowtide import attempts, finality, paid, prices, quiet, spending
-from lowtide.errors import LedgerUnavailable, LowtideError, ProviderError, RequestRejected
+from lowtide.errors import (
+    LedgerUnavailable,
+    LowtideError,
+    ProviderError,
+    RequestRejected,
+    SettingsError,
+)
 from lowtide.finishing import finish
 from lowtide.leases import Claim, claimed
 from lowtide.outcomes import Answered, Failed
@@ -52,9 +58,12 @@ def escalate(rt: Runtime, _scope: str, hostname: str) -> Next | None:
     limit = rt.settings.escalate_concurrency * _ROUNDS
     late = rt.ledger.late(rt.clock.now(), limit, rt.app.tasks.keys())
     for batch_id, custom_ids in late.items():
-        batch = rt.ledger.batch(batch_id)
-        if batch is not None:
-            _escalate_batch(rt, batch, custom_ids, hostname)
+        try:
+            _escalate_batch(rt, batch_id, custom_ids, hostname)
+        except LedgerUnavailable:
+            raise
+        except Exception as error:
+            logger.warning("Batch %s: its deadlines are looked after again: %r", batch_id, error)
     paid.forget(rt)
     at = rt.ledger.next_escalation()
     if at is None:
@@ -79,7 +88,10 @@ def _tell_unknown(rt: Runtime) -> None:
         )
 
 
-def _escalate_batch(rt: Runtime, batch: BatchRow, custom_ids: Sequence[str], hostname: str) -> None:
+def _escalate_batch(rt: Runtime, batch_id: str, custom_ids: Sequence[str], hostname: str) -> None:
+    batch = rt.ledger.batch(batch_id)
+    if batch is None:
+        return
     lane = batch.to_lane()
     with claimed(rt, batch.id, custom_ids) as claim:
         # What does not end now has its turn after all others, so that it keeps none from theirs.
@@ -278,12 +290,13 @@ def _ask(
 def _run(
     rt: Runtime, request: Request, body: dict[str, Any], timeout: float
 ) -> Answered | Failed | None:
-    provider = rt.provider(request.lane.account)
     try:
+        provider = rt.provider(request.lane.account)
         answer = provider.run(request.lane.endpoint, body, timeout=timeout)
     except RequestRejected as error:
         return Failed(request.custom_id, "RequestRejected", error.message, error.details)
-    except ProviderError as error:
+    except (ProviderError, SettingsError) as error:
+        # An account that is not set here may be set where its batch is followed.
         logger.warning("Escalated call %s: %s", request.custom_id, error)
         return None
     except LowtideError as error:

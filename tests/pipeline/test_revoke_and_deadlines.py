@@ -13,10 +13,11 @@ from msgspec import structs
 from lowtide import finality, finishing, quiet
 from lowtide.deliver import deliver
 from lowtide.envelope import Body, Envelope
-from lowtide.errors import LedgerUnavailable
+from lowtide.errors import LedgerUnavailable, SettingsError
 from lowtide.escalate import escalate
 from lowtide.fetch import fetch
 from lowtide.ledger import RequestState
+from lowtide.ledger.tables import BATCHES
 from lowtide.request import Request
 from lowtide.resume import Resumed, Resumption
 from lowtide.revoke import revoke
@@ -465,6 +466,35 @@ class TestDeadlines:
         escalate(rt, "all", "w1")
 
         assert may == [False]
+
+    def test_an_account_that_is_no_longer_set_holds_up_no_other(
+        self,
+        rt: Runtime,
+        provider: Interfering,
+        told: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        (theirs,), (ours,) = overdue(rt, 1), overdue(rt, 1)
+        gone = row_of(rt, theirs).batch_id
+        rt.ledger.postpone([theirs.custom_id], rt.clock.now() - 5)
+        with rt.ledger._db.write() as connection:
+            old = BATCHES.update().where(BATCHES.c.id == gone)
+            connection.execute(old.values(account="old", lane="old:/v1/chat/completions:m"))
+
+        def of_account(account: str) -> Interfering:
+            if account == "old":
+                raise SettingsError("No account is named 'old'; set LOWTIDE_ACCOUNTS.")
+            return provider
+
+        monkeypatch.setattr(rt, "provider", of_account)
+
+        escalate(rt, "all", "w1")
+        assert told.keys() == {ours.task_id}
+
+        after = rt.clock.now() + 60
+        monkeypatch.setattr(type(rt.clock), "now", lambda _self: after)
+        escalate(rt, "all", "w1")
+        assert type(told[theirs.task_id]).__name__ == "DeadlineExceeded"
 
     def test_recording_arms_the_escalation(self, rt: Runtime, provider: Interfering) -> None:
         deadline = rt.clock.now() + 1_000
