@@ -167,6 +167,10 @@ def make_request(
     if judged and call.output is not None and call.output is not task.output:
         envelope.output = model_path(call.output)
     wants = carried.read(task, context.headers)
+    texts = {"task": task.name, "task id": context.id, "model": lane.model, "tenant": wants.tenant}
+    for what, text in texts.items():
+        if text is not None and not carried.is_storable(text):
+            raise InvalidRequest(f"The {what} {text!r} {carried.UNSTORABLE}")
     run = run_number(envelope.retries, envelope.replaced_task_nesting)
     return Request(
         custom_id=custom_id(context.id, run, envelope.step),

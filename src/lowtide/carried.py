@@ -23,6 +23,8 @@ OWN = "~"
 """What the names of destinations start with that are the ledger's own, not somebody to tell. It
 comes after all others: so what waits for somebody is found without reading what is kept.
 """
+UNSTORABLE = "holds a NUL character or half an emoji, which no database keeps; leave it out."
+"""What is wrong with a text that `is_storable` refuses."""
 _OPTIONS = ("tenant", "coalesce", "cache", "max_wait")
 _RECIPIENTS = ("deliver_to", "result_backend")
 
@@ -60,7 +62,7 @@ def take(options: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         TypeError: `tenant`, `result_backend` or a name in `deliver_to` is no str.
-        ValueError: `cache` or `max_wait` is no duration.
+        ValueError: `cache` or `max_wait` is no duration, or `tenant` cannot be stored.
     """
     headers = {}
     stamped = options.get("stamped_headers") or ()
@@ -77,7 +79,7 @@ def check(options: Mapping[str, Any]) -> None:
 
     Raises:
         TypeError: `tenant`, `result_backend` or a name in `deliver_to` is no str.
-        ValueError: `cache` or `max_wait` is no duration.
+        ValueError: `cache` or `max_wait` is no duration, or `tenant` cannot be stored.
     """
     for name in (*_OPTIONS, *_RECIPIENTS):
         if options.get(name) is not None:
@@ -130,6 +132,14 @@ def recipients(task: Any, headers: Mapping[str, Any] | None) -> tuple[str, ...]:
     return (*names, RESULTS + str(backend)) if backend else names
 
 
+def is_storable(text: str) -> bool:
+    """Whether every database can keep a text."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
 def _names(value: str | Collection[str]) -> list[str]:
     return [value] if isinstance(value, str) else list(dict.fromkeys(value))
 
@@ -153,4 +163,6 @@ def _checked(name: str, value: Any) -> Any:
         return parse_duration(value or 0)
     if not isinstance(value, str):
         raise TypeError(f"tenant={value!r} is no str; name who pays, as in tenant='acme'.")
+    if not is_storable(value):
+        raise ValueError(f"tenant={value!r} {UNSTORABLE}")
     return value

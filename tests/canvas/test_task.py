@@ -23,9 +23,12 @@ from lowtide import (
     task_ref,
 )
 from lowtide.bulk import CALLS_IN_MESSAGE, _messages
+from lowtide.calls import to_call
 from lowtide.hidden import shows_prompts, veil
 from lowtide.lifetimes import CHORD_EXPIRES
+from lowtide.steps import Asks
 from tests.canvas import fake_runtime
+from tests.canvas.accepted import accepted
 
 
 class Ticket(BaseModel):
@@ -92,6 +95,23 @@ def test_an_output_model_that_no_worker_can_import_is_refused(app: Celery) -> No
     assert model_path(Ticket).endswith("test_task:Ticket")
 
 
+@pytest.mark.parametrize(
+    ("task_id", "model", "tenant"),
+    [("a\0b", "m", None), ("ab", "m\0", None), ("ab", "m", "ac\0me"), ("a\ud83d", "m", None)],
+)
+def test_a_text_that_the_ledger_cannot_keep_is_refused_before_it_is_buffered(
+    app: Celery, task_id: str, model: str, tenant: str | None
+) -> None:
+    made(app, lambda: "ask", name="asks")
+    step = Asks(to_call("a", model=model), ends=True)
+
+    with pytest.raises(InvalidRequest, match=r"^The (task id|model|tenant) .*NUL.*; leave it out"):
+        accepted(app, "asks", task_id, step, [], headers={"lowtide_tenant": tenant})
+
+    fine = Asks(to_call("a", model="m"), ends=True)
+    assert accepted(app, "asks", "ab", fine, []).task_id == "ab"
+
+
 def test_postprocess_and_complete(app: Celery) -> None:
     class Counting(BatchTask):
         abstract = True
@@ -144,7 +164,6 @@ def test_generators_at_once(app: Celery) -> None:
 
 
 def test_generators_let_go_of_what_they_hold_while_they_wait(app: Celery) -> None:
-    from lowtide.calls import to_call
     from lowtide.steps import advance
 
     closed = []

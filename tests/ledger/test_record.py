@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lowtide.clock import SimulatedClock
+from lowtide.lane import Lane
 from lowtide.ledger import BatchState, Ledger, NewRequest, Recorded, RequestState
 from tests.ledger.support import LANE, advance, new_batch, new_request, record, settle
 
@@ -24,6 +25,18 @@ def test_a_batch_is_recorded_with_its_requests(ledger: Ledger, clock: SimulatedC
     [request] = ledger.task("t2")
     assert (request.custom_id, request.batch_id, request.state) == ("t2.0.0", "b1", "RECORDED")
     assert (request.attempt, request.version, request.blob) == (1, 1, b"t2.0.0")
+
+
+def test_one_row_with_a_nul_character_does_not_keep_its_batch_out(ledger: Ledger) -> None:
+    odd = NewRequest("o\0.0.0", "o\0", "tasks\0.odd", b"\0blob", 10, tenant="ac\0me")
+    lane = Lane("default", "/v1/responses", "gpt\0")
+
+    recorded = ledger.record(new_batch(lane=lane), [new_request("t1.0.0"), odd])
+
+    assert recorded.added == 2
+    [row] = ledger.task("o")
+    assert (row.custom_id, row.task, row.tenant) == ("o.0.0", "tasks.odd", "acme")
+    assert row.blob == b"\0blob"
 
 
 def test_lines_gives_every_request_in_chunks(ledger: Ledger) -> None:

@@ -61,6 +61,8 @@ def test_the_call_goes_before_its_task(
     ("options", "error", "words"),
     [
         ({"tenant": 5}, TypeError, "tenant=5 is no str"),
+        ({"tenant": "ac\0me"}, ValueError, "holds a NUL character or half an emoji"),
+        ({"tenant": "\ud83d"}, ValueError, "holds a NUL character or half an emoji"),
         ({"cache": "soon"}, ValueError, "'soon' is not a duration"),
         ({"max_wait": "later"}, ValueError, "'later' is not a duration"),
     ],

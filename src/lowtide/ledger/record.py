@@ -78,7 +78,7 @@ class RecordVerbs:
             lane=batch.lane.key,
             account=batch.lane.account,
             endpoint=batch.lane.endpoint,
-            model=batch.lane.model,
+            model=_clean(batch.lane.model),
             state=BatchState.RECORDED,
             requests=0,
             bytes=batch.bytes,
@@ -102,9 +102,9 @@ def _values(
         if row.share_key is not None:
             keys.add(row.share_key)
         yield (
-            row.custom_id,
-            row.task_id,
-            row.task,
+            _clean(row.custom_id),
+            _clean(row.task_id),
+            _clean(row.task),
             batch.id,
             state,
             1,
@@ -112,11 +112,16 @@ def _values(
             now,
             row.deadline,
             row.escalate_at,
-            row.tenant,
+            row.tenant and _clean(row.tenant),
             row.version,
             row.blob,
             row.share_key,
         )
+
+
+def _clean(text: str) -> str:
+    """What PostgreSQL takes: one row with a NUL character would keep its whole batch out."""
+    return text.replace("\0", "") if "\0" in text else text
 
 
 def _insert_chunks(
