@@ -74,6 +74,26 @@ def test_postgres_away_and_back(restarted: PostgresServer) -> None:
     ledger.close()
 
 
+def test_postgres_read_only_and_back(restarted: PostgresServer) -> None:
+    restarted.execute("CREATE DATABASE standby")
+    ledger = Ledger(restarted.url("standby"), SimulatedClock())
+    ledger.create()
+    record(ledger, "b3", ["t3.0.0"])
+    restarted.execute("ALTER DATABASE standby SET default_transaction_read_only = on")
+    ledger.close()
+
+    for verb in WRITES:
+        with pytest.raises(LedgerUnavailable, match=r"read-only transaction; work waits"):
+            VERBS[verb](ledger)
+    assert ledger.ids("b3") == {"t3.0.0"}, "reading goes on"
+
+    restarted.execute("ALTER DATABASE standby RESET default_transaction_read_only")
+    with pytest.raises(LedgerUnavailable):
+        record(ledger, "b4", ["t4.0.0"])  # by the connection that read
+    assert record(ledger, "b4", ["t4.0.0"]).added == 1
+    ledger.close()
+
+
 def test_postgres_restarted_in_mid_transaction(restarted: PostgresServer) -> None:
     ledger = Ledger(restarted.url(), SimulatedClock())
     ledger.create()

@@ -23,6 +23,10 @@ _DRIVERS = {
     "postgresql": "postgresql+psycopg",
     "postgres": "postgresql+psycopg",
 }
+_READ_ONLY = "25006"
+# Besides the driver's OperationalErrors: the server is read-only (a standby, a managed disk that is
+# full), or its time limits ended an idle or long transaction.
+_PASSING = frozenset({_READ_ONLY, "25P03", "25P04"})
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
@@ -120,6 +124,9 @@ class Database:
         except Exception as error:
             if not _passing(error):
                 raise
+            if _sqlstate(error) == _READ_ONLY:
+                # A standby, perhaps since a moment ago: who took its place is found by connecting.
+                self.close()
             reason = str(getattr(error, "orig", None) or error).strip().split("\n")[0]
             advice = "; restart a worker, which brings it up to date" if _outdated(error) else ""
             raise LedgerUnavailable(
@@ -198,8 +205,10 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _passing(error: Exception) -> bool:
-    """Whether the same call may succeed later: no connection, a lock, a full disk, no table yet."""
-    if isinstance(error, PoolTimeout) or _outdated(error):
+    """Whether the same call may succeed later: no connection, a lock, a full disk, a server that
+    is read-only, no table yet.
+    """
+    if isinstance(error, PoolTimeout) or _outdated(error) or _sqlstate(error) in _PASSING:
         return True
     if isinstance(error, DBAPIError):
         if error.connection_invalidated:
@@ -210,6 +219,11 @@ def _passing(error: Exception) -> bool:
         and kind.__module__.partition(".")[0] in ("sqlite3", "psycopg")
         for kind in type(error).__mro__
     )
+
+
+def _sqlstate(error: Exception) -> str | None:
+    """PostgreSQL's code of an error."""
+    return getattr(getattr(error, "orig", error), "sqlstate", None)
 
 
 def _outdated(error: Exception) -> bool:
