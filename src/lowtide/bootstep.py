@@ -98,9 +98,13 @@ class Revokes:
         # Celery forgets the oldest: a full set changes without growing.
         if len(known) == len(self._seen) and clock < self._look_at:
             return 0
-        self._look_at = clock + _LOOK_EVERY
         now = set(known)
-        fresh, self._seen = now - self._seen, now
+        ours = self._send(rt, now - self._seen)
+        # Only now: what could not be passed on, as Redis was away, is new at the next tick too.
+        self._seen, self._look_at = now, clock + _LOOK_EVERY
+        return ours
+
+    def _send(self, rt: runtime.Runtime, fresh: set[str]) -> int:
         if not fresh:
             return 0
         from lowtide.buffer import Buffer

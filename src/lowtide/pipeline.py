@@ -123,11 +123,11 @@ def revoke(self: Step, task_ids: str | list[str]) -> None:
     ids = [task_ids] if isinstance(task_ids, str) else task_ids
 
     def work() -> None:
-        between = step(rt, ids, self.request.hostname or "")
-        for task_id in set(ids) - set(between):
+        again = step(rt, ids, self.request.hostname or "")
+        for task_id in set(ids) - again.keys():
             rt.timers.disarm("revoke", task_id)
-        for task_id in between:
-            rt.timers.arm("revoke", task_id, rt.clock.now() + rt.settings.tick)
+        for task_id, at in again.items():
+            rt.timers.arm("revoke", task_id, at)
 
     _guard(rt, "revoke", f"{len(ids)} tasks", work)
 

@@ -8,7 +8,7 @@ request was sent.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
@@ -34,18 +34,19 @@ def waiting(buffer: Buffer, task_ids: Iterable[str]) -> list[str]:
     return [task for task, where in zip(ids, buffer.where(ids), strict=True) if where]
 
 
-def revoke(rt: Runtime, task_ids: Sequence[str], hostname: str) -> list[str]:
+def revoke(rt: Runtime, task_ids: Sequence[str], hostname: str) -> dict[str, float]:
     """Ends revoked tasks that wait for an answer.
 
     A request that is not sent yet leaves its batch. One that is sent is paid, if the provider
     answers it; a batch in which nothing is waited for any more is cancelled.
 
     Returns:
-        Tasks that are between buffer and ledger just now: to be revoked again shortly.
+        Task id → when to try again, epoch seconds, of those that still wait: they are between
+        buffer and ledger, or cannot be ended here and now.
     """
     recorded: dict[str, list[str]] = defaultdict(list)
     open_: dict[str, list[Where]] = defaultdict(list)
-    between = []
+    between = set()
     found = rt.buffer.where(task_ids)
     # Not where Redis says: a request that moved, or joined others, may not be noted there yet.
     batches = rt.ledger.batches_of([where.custom_id for where in found if where is not None])
@@ -59,14 +60,29 @@ def revoke(rt: Runtime, task_ids: Sequence[str], hostname: str) -> list[str]:
         elif where.state == "BUFFERED" and where.lane is not None:
             open_[where.lane].append(where)
         else:
-            between.append(task_id)
+            between.add(task_id)
     for lane, wheres in open_.items():
         batch_id = _take_out(rt, Lane.parse(lane), [where.custom_id for where in wheres])
         if batch_id is not None:
             recorded[batch_id] = [where.custom_id for where in wheres]
     for batch_id, custom_ids in recorded.items():
         _revoke_in(rt, batch_id, custom_ids, set(task_ids), hostname)
-    return between
+    ids = {where.custom_id: task for task, where in zip(task_ids, found, strict=True) if where}
+    now = rt.clock.now()
+    return {
+        task: now + (rt.settings.tick if task in between else rt.settings.retry_delay)
+        for task in _still_waiting(rt, ids)
+    }
+
+
+def _still_waiting(rt: Runtime, ids: Mapping[str, str]) -> list[str]:
+    """The tasks, custom_id → task id, whose request has no outcome.
+
+    Another replica holds it, its buffer was sealed since, the result backend is away, or this
+    worker does not know the task.
+    """
+    over = rt.ledger.task_ids(ids).keys() - rt.ledger.batches_of(ids).keys()
+    return [task for custom_id, task in ids.items() if custom_id not in over]
 
 
 def _take_out(rt: Runtime, lane: Lane, custom_ids: Sequence[str]) -> str | None:

@@ -8,14 +8,18 @@ from typing import Any
 
 import pytest
 from celery.app.task import Context
+from celery.worker import state
 from msgspec import structs
+from redis.exceptions import ConnectionError as RedisAway
 
-from lowtide import finality, finishing, quiet
+from lowtide import bootstep, finality, finishing, quiet
+from lowtide.buffer import Buffer
 from lowtide.deliver import deliver
 from lowtide.envelope import Body, Envelope
 from lowtide.errors import LedgerUnavailable, SettingsError
 from lowtide.escalate import escalate
 from lowtide.fetch import fetch
+from lowtide.leases import claimed
 from lowtide.ledger import RequestState
 from lowtide.ledger.tables import BATCHES
 from lowtide.request import Request
@@ -24,6 +28,7 @@ from lowtide.revoke import revoke
 from lowtide.runtime import Runtime
 from lowtide.submit import submit
 from lowtide.sweep import sweep
+from lowtide.timers import Timers
 from tests.pipeline.conftest import Interfering, billed, ended, known, requests, sealed
 from tests.plugins.stack import Simulator, until
 
@@ -81,7 +86,7 @@ class TestRevoke:
         stays, goes = requests(2)
         rt.buffer.append([stays, goes])
 
-        assert revoke(rt, [goes.task_id], "w1") == []
+        assert revoke(rt, [goes.task_id], "w1") == {}
 
         assert told == {goes.task_id: "REVOKED"}
         assert row_of(rt, goes).state == RequestState.REVOKED
@@ -141,13 +146,85 @@ class TestRevoke:
         given = requests(1)
         sealed(rt, given)
 
-        assert revoke(rt, [given[0].task_id], "w1") == [given[0].task_id]
+        again = revoke(rt, [given[0].task_id], "w1")
+
+        assert again == {given[0].task_id: pytest.approx(rt.clock.now() + rt.settings.tick, abs=1)}
         assert told == {}
+
+    def test_one_that_another_worker_has_to_end_is_tried_again_until_it_is_revoked(
+        self, rt: Runtime, provider: Interfering, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (given,) = requests(1)
+        submit(rt, sealed(rt, [given]))
+        known(rt, "tests.task")
+        rt.app.finalize()
+
+        def passed_on(ending: str) -> float | None:
+            monkeypatch.setattr(finishing, "resume", cannot_end(ending))
+            rt.app.tasks["lowtide.revoke"](given.task_id)
+            return rt.timers.due_at("revoke", given.task_id)
+
+        for ending in ("UNKNOWN", "AGAIN"):
+            assert passed_on(ending) is not None
+            assert row_of(rt, given).state == RequestState.RECORDED
+        with claimed(rt, row_of(rt, given).batch_id, [given.custom_id]) as claim:
+            assert passed_on("REVOKED") is not None, "another replica holds it"
+        rt.ledger.unclaim([given.custom_id], claim.token)
+        assert passed_on("REVOKED") is None
+        assert row_of(rt, given).state == RequestState.REVOKED
+
+    def test_one_whose_buffer_is_sealed_meanwhile_is_tried_again(
+        self,
+        rt: Runtime,
+        provider: Interfering,
+        told: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        (given,) = requests(1)
+        rt.buffer.append([given])
+        peek = Buffer.peek
+
+        def sealed_first(buffer: Buffer, lane: str, *args: Any) -> Any:
+            assert buffer.seal(lane, only_if_due=False) is not None
+            return peek(buffer, lane, *args)
+
+        monkeypatch.setattr(Buffer, "peek", sealed_first)
+
+        assert revoke(rt, [given.task_id], "w1").keys() == {given.task_id}
+        assert told == {}
+
+    @pytest.mark.parametrize("away", ["connect", "arm"])
+    def test_a_revoke_that_redis_could_not_take_is_passed_on_at_the_next_tick(
+        self, rt: Runtime, monkeypatch: pytest.MonkeyPatch, away: str
+    ) -> None:
+        (given,) = requests(1)
+        rt.buffer.append([given])
+        sent: list[tuple[Any, ...]] = []
+        monkeypatch.setattr(rt, "send", lambda *step: sent.append(step))
+        revokes = bootstep.Revokes()
+        revokes.pass_on(rt)
+        monkeypatch.setattr(state, "revoked", {given.task_id})
+
+        def gone(*_: Any, **__: Any) -> Any:
+            raise RedisAway("away")
+
+        with monkeypatch.context() as patch:
+            if away == "connect":
+                patch.setattr(bootstep, "connect", gone)
+            else:
+                patch.setattr(Timers, "arm", gone)
+            with pytest.raises(RedisAway):
+                revokes.pass_on(rt)
+        assert sent == []
+
+        assert revokes.pass_on(rt) == 1
+        assert revokes.pass_on(rt) == 0
+        assert sent == [("revoke", [given.task_id])]
 
     def test_a_stranger_is_left_alone(
         self, rt: Runtime, provider: Interfering, told: dict[str, Any]
     ) -> None:
-        assert revoke(rt, ["no-such-task"], "w1") == []
+        assert revoke(rt, ["no-such-task"], "w1") == {}
 
     def test_a_replica_that_dies_after_recording_loses_nothing(
         self, rt: Runtime, provider: Interfering, monkeypatch: pytest.MonkeyPatch
