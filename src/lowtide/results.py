@@ -6,12 +6,14 @@ inside. Success is a 2xx status and nothing else.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import orjson
 
 from lowtide import lenient, outcomes
 from lowtide.calls import RESPONSES
