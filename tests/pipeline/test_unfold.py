@@ -135,8 +135,11 @@ def test_calls_of_a_task_that_no_worker_knows_fail(sent: Callable[..., Message])
     assert message.state(message.body) == "FAILURE"
 
 
+@pytest.mark.parametrize(
+    "again", [AGAIN, {"redelivered": True}], ids=["by the broker", "sent anew"]
+)
 def test_a_chord_is_told_of_members_that_ended_as_their_worker_died(
-    sent: Callable[..., Message], monkeypatch: pytest.MonkeyPatch
+    sent: Callable[..., Message], monkeypatch: pytest.MonkeyPatch, again: dict[str, Any]
 ) -> None:
     message = sent(["bad", "a"], chord=True)
 
@@ -154,7 +157,7 @@ def test_a_chord_is_told_of_members_that_ended_as_their_worker_died(
     lives.append(True)
     assert (message.state(message.ids[0]), message.parts()) == ("FAILURE", 0)
 
-    assert message.run(**AGAIN) is None
+    assert message.run(**again) is None
 
     assert message.parts() == 1
 
