@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from celery import Task
-from celery.app.task import Context
 from celery.exceptions import NotRegistered
 from celery.utils.log import get_logger
 
-from lowtide import finality, runtime
+from lowtide import carried, early, endings, finality, runtime
 from lowtide.accept import Incoming, accept
 from lowtide.celery_seam import context_of
 from lowtide.envelope import Body
@@ -105,7 +104,7 @@ def _headers(own: Any, task: Any, calls: Calls, index: int) -> dict[str, Any]:
 def _unfinished(task: Any, incoming: Sequence[Incoming]) -> tuple[list[Incoming], int]:
     """The calls whose tasks had not ended when the message came before.
 
-    The chords of the others are told of their ends once more: a worker may have died before.
+    Chords and destinations are told of the others' ends once more: a worker may have died before.
 
     Returns:
         The calls, and of how many others the end cannot be told now.
@@ -116,9 +115,23 @@ def _unfinished(task: Any, incoming: Sequence[Incoming]) -> tuple[list[Incoming]
         meta = stored.get(message.headers["id"])
         if meta is None:
             unfinished.append(message)
-        elif finality.repeat(task, _context(task, message), meta) == "AGAIN":
+        elif not _told(task, message, meta):
             again += 1
     return unfinished, again
+
+
+def _told(task: Any, message: Incoming, meta: dict[str, Any]) -> bool:
+    """Tells once more how a task ended; whether its chord could be told now."""
+    request = _request(task, message)
+    context = context_of(request)
+    if finality.repeat(task, context, meta) == "AGAIN":
+        return False
+    # Of a task that asked something, the ledger noted with its outcome who is to be told.
+    if carried.recipients(task, context.headers) and not runtime.of(task.app).ledger.task(
+        context.id
+    ):
+        early.tell(task, request, endings.of_meta(task.app, meta))
+    return True
 
 
 def _accept(task: Any, hostname: str, calls: Calls, incoming: Sequence[Incoming]) -> int:
@@ -147,7 +160,7 @@ def _send_alone(task: Any, incoming: Sequence[Incoming]) -> None:
         return
     with task.app.producer_or_acquire() as producer:
         for message in incoming:
-            context = _context(task, message)
+            context = context_of(_request(task, message))
             task.signature_from_request(context).apply_async(producer=producer)
     logger.warning(
         "%d calls of task %s go on in messages of their own, as they could not be accepted "
@@ -166,7 +179,7 @@ def _fail(own: Task, name: str, incoming: Sequence[Incoming]) -> None:
     events = TaskEvents(own.app, own.request.hostname or "")
     for message in incoming:
         task_id = message.headers["id"]
-        own.app.backend.mark_as_failure(task_id, error, request=_context(own, message))
+        own.app.backend.mark_as_failure(task_id, error, request=context_of(_request(own, message)))
         events.add(own, "task-failed", task_id, exception=repr(error))
     events.send()
     logger.error(
@@ -177,6 +190,7 @@ def _fail(own: Task, name: str, incoming: Sequence[Incoming]) -> None:
     )
 
 
-def _context(task: Any, message: Incoming) -> Context:
+def _request(task: Any, message: Incoming) -> dict[str, Any]:
+    """The call as Celery's tracer takes it."""
     args, kwargs, embed = message.body.load(task.app)
-    return context_of({**message.headers, "args": args, "kwargs": kwargs, **embed})
+    return {**message.headers, "args": args, "kwargs": kwargs, **embed}

@@ -12,7 +12,7 @@ from celery.app.trace import trace_task
 from celery.backends.redis import RedisBackend
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from lowtide import BatchTask, bulk, finality, unfold
+from lowtide import BatchTask, bulk, early, finality, settings, unfold
 from lowtide.runtime import Runtime
 
 
@@ -74,12 +74,14 @@ def sent(rt: Runtime, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Message]
     rt.app.finalize()
     monkeypatch.setattr(unfold, "PAUSE", 0.0)
 
-    def send(texts: list[str], *, name: str = "tests.text", chord: bool = False) -> Message:
+    def send(
+        texts: list[str], *, name: str = "tests.text", chord: bool = False, **options: Any
+    ) -> Message:
         seen: list[Any] = []
         with monkeypatch.context() as patch:
             patch.setattr(rt.app, "send_task", lambda _, arguments, **__: seen.append(arguments))
             body = rt.app.tasks["tests.join"].s() if chord else None
-            bulk.delay_many(rt.app, name, texts, chord=body)
+            bulk.delay_many(rt.app, name, texts, chord=body, **options)
         return Message(rt, seen[0])
 
     return send
@@ -160,6 +162,28 @@ def test_a_chord_is_told_of_members_that_ended_as_their_worker_died(
     assert message.run(**again) is None
 
     assert message.parts() == 1
+
+
+def test_destinations_are_told_of_calls_that_ended_as_their_worker_died(
+    rt: Runtime, sent: Callable[..., Message], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crm = {"crm": {"webhook": "https://crm.example/", "secret": "c2VjcmV0LXNlY3JldC1zZWNyZXQ="}}
+    rt.settings.destinations.update(settings.load({"destinations": crm}).destinations)
+    message = sent(["bad", "a"], deliver_to=["crm"])
+
+    def dies(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(early, "tell", dies)
+        with pytest.raises(Killed):
+            message.run()
+    assert message.state(message.ids[0]) == "FAILURE"
+
+    assert message.run(**AGAIN) is None
+
+    told = rt.ledger.take("crm", "test", 9, 60)
+    assert [each.custom_id for each in told] == [f"{message.ids[0]}.0.0"]
 
 
 def test_a_message_waits_while_another_worker_sends_its_chords_body(
