@@ -12,6 +12,7 @@ from lowtide.deliver import deliver
 from lowtide.errors import LedgerUnavailable, RequestRejected
 from lowtide.escalate import escalate
 from lowtide.fetch import fetch
+from lowtide.providers import Counts
 from lowtide.recording import record
 from lowtide.request import Request, digest
 from lowtide.revoke import revoke
@@ -273,6 +274,9 @@ def test_what_fails_for_now_is_sent_again_as_one_line(
     def expired(remote: Any) -> Any:
         none = dataclasses.replace(remote.counts, completed=0)
         return dataclasses.replace(remote, status="expired", output_file_id=None, counts=none)
+
+
+        return dataclasses.replace(remote, status="expired", output_file_id=None, counts=Counts(1))
 
     provider.after["statuses"] = lambda found: {k: expired(v) for k, v in found.items()}
     ended(rt, batch_id)

@@ -16,6 +16,12 @@ from lowtide.providers import RemoteBatch
 from lowtide.request import Request
 from lowtide.runtime import Runtime
 from lowtide.settings import Account
+
+
+
+from lowtide.clock import SystemClock
+from lowtide.providers import RemoteBatch
+from lowtide.runtime import Runtime
 from lowtide.submit import submit
 from lowtide.track import track
 from tests.pipeline.conftest import Interfering, requests, sealed
