@@ -136,8 +136,18 @@ def escalate(self: Step, scope: str = "all") -> None:
     """Asks a faster service for what batches cannot answer by its deadline."""
     from lowtide.escalate import escalate as step
 
-    hostname = self.request.hostname or ""
-    _run(self, "escalate", scope, lambda rt, all_: step(rt, all_, hostname))
+    rt, hostname = runtime.of(self.app), self.request.hostname or ""
+
+    def work() -> None:
+        after = _tried(rt, "escalate", scope, lambda: step(rt, scope, hostname))
+        _go_on(self, rt, "escalate", scope, after)
+        # A sooner one that was recorded since the step looked had pulled in the timer that has
+        # just been armed for later, or disarmed.
+        soonest = rt.ledger.next_escalation()
+        if soonest is not None:
+            rt.timers.pull_in("escalate", scope, max(soonest, rt.clock.now() + rt.settings.tick))
+
+    _guard(rt, "escalate", scope, work)
 
 
 def tell(self: Step, destination: str) -> None:
@@ -174,18 +184,23 @@ def _run(
     rt = runtime.of(task.app)
 
     def work() -> None:
-        from lowtide.errors import ProviderUnavailable
-
-        try:
-            after = step(rt, batch_id)
-        except ProviderUnavailable as error:
-            # Its timer would wait for a whole lease.
-            wait = backoff(1, float(error.details.get("retry_after") or rt.settings.retry_delay))
-            rt.timers.pull_in(verb, batch_id, rt.clock.now() + wait)
-            raise
-        _go_on(task, rt, verb, batch_id, after)
+        _go_on(task, rt, verb, batch_id, _tried(rt, verb, batch_id, lambda: step(rt, batch_id)))
 
     _guard(rt, verb, batch_id, work)
+
+
+def _tried(
+    rt: runtime.Runtime, verb: str, batch_id: str, step: Callable[[], Next | None]
+) -> Next | None:
+    from lowtide.errors import ProviderUnavailable
+
+    try:
+        return step()
+    except ProviderUnavailable as error:
+        # Its timer would wait for a whole lease.
+        wait = backoff(1, float(error.details.get("retry_after") or rt.settings.retry_delay))
+        rt.timers.pull_in(verb, batch_id, rt.clock.now() + wait)
+        raise
 
 
 def _go_on(

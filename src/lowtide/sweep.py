@@ -51,6 +51,9 @@ def sweep(rt: Runtime) -> int:
     escalation = rt.ledger.next_escalation()
     if escalation is not None:
         rearmed += rt.timers.arm("escalate", "all", escalation, if_absent=True)
+        if escalation > now:
+            # Not what is due: its pass may be running, and one runs at a time.
+            rearmed += rt.timers.pull_in("escalate", "all", escalation)
     messages = {**rt.ledger.next_messages(), KEPT: rt.ledger.next_message(KEPT)}
     for destination, due in messages.items():
         if due is not None:

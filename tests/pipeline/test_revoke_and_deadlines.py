@@ -582,6 +582,42 @@ class TestDeadlines:
 
         assert rt.timers.due_at("escalate", "all") == pytest.approx(deadline - 100, abs=1)
 
+    def test_a_sooner_deadline_recorded_during_a_pass_is_not_armed_over(
+        self, rt: Runtime, provider: Interfering, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = rt.clock.now()
+        rt.app.finalize()
+        later, sooner = (sealed(rt, with_deadline(requests(1), now + s)) for s in (21_600, 300))
+        submit(rt, later)
+        look = rt.ledger.next_escalation
+
+        def looked() -> float | None:
+            found = look()
+            monkeypatch.setattr(rt.ledger, "next_escalation", look)
+            submit(rt, sooner)  # by another replica, just after this one looked
+            return found
+
+        monkeypatch.setattr(rt.ledger, "next_escalation", looked)
+
+        rt.app.tasks["lowtide.escalate"]("all")
+
+        due = rt.timers.due_at("escalate", "all")
+        assert due is not None
+        assert due < now + 300
+
+    def test_the_sweep_brings_forward_a_pass_that_is_armed_too_late(
+        self, rt: Runtime, provider: Interfering
+    ) -> None:
+        now = rt.clock.now()
+        submit(rt, sealed(rt, with_deadline(requests(1), now + 300)))
+        rt.timers.arm("escalate", "all", now + 21_600)
+
+        sweep(rt)
+
+        due = rt.timers.due_at("escalate", "all")
+        assert due is not None
+        assert due < now + 300
+
     def test_a_near_deadline_seals_the_buffer_early(self, rt: Runtime) -> None:
         rt.settings.max_wait = 3_600.0
         (late,) = with_deadline(requests(1), rt.clock.now() + 100)
