@@ -6,6 +6,7 @@ Redis, a dead replica), the sweep finds the batch that nobody looks after.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
@@ -13,6 +14,7 @@ from celery.utils.log import get_logger
 from lowtide.destinations import KEPT
 
 if TYPE_CHECKING:
+    from lowtide.ledger import Due
     from lowtide.runtime import Runtime
 
 logger = get_logger(__name__)
@@ -41,7 +43,7 @@ def sweep(rt: Runtime) -> int:
     now = rt.clock.now()
     rt.timers.arm("sweep", "all", now + SWEEP_EVERY)
     rearmed = rt.buffer.rebuild()
-    for batch in rt.ledger.due():
+    for batch in _open_batches(rt):
         at = max(batch.next_at or now, now)
         rearmed += rt.timers.arm(STEP_OF[batch.state], batch.batch_id, at, if_absent=True)
     for queue in rt.ledger.queues():
@@ -61,3 +63,11 @@ def sweep(rt: Runtime) -> int:
     if rearmed:
         logger.warning("The sweep re-armed %d timers that were lost", rearmed)
     return rearmed
+
+
+def _open_batches(rt: Runtime) -> Iterator[Due]:
+    """All of them, some at a time: thousands that are held must hide none that runs."""
+    last: Due | None = None
+    while some := rt.ledger.due(after=last):
+        yield from some
+        last = some[-1]

@@ -117,6 +117,20 @@ def test_due_shows_what_is_open_and_not_held(ledger: Ledger, clock: SimulatedClo
     assert ledger.due(limit=1) == [Due("b1", BatchState.RECORDED, None)]
 
 
+def test_all_that_is_due_is_found_some_at_a_time(ledger: Ledger) -> None:
+    for n in range(2, 6):
+        record(ledger, f"b{n}", [f"b{n}.0.0"])
+    ledger.move_free("b3", "w1", BatchState.RECORDED, next_at=9.0)
+    ledger.move_free("b4", "w1", BatchState.RECORDED, next_at=9.0)
+
+    found, last = list[str](), None
+    while some := ledger.due(limit=2, after=last):
+        found += [each.batch_id for each in some]
+        last = some[-1]
+
+    assert found == ["b1", "b2", "b5", "b3", "b4"]
+
+
 def test_a_batch_that_is_not_there_cannot_move(ledger: Ledger) -> None:
     lease = leased(ledger, "b1")
 

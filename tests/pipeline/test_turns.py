@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import pytest
@@ -243,6 +244,24 @@ def test_settings_for_a_lane_are_for_all_its_shares(rt: Runtime) -> None:
     rt.settings.lanes = {lane.whole.key: LaneOverride(max_requests=7)}
 
     assert rt.settings.thresholds(lane).max_requests == 7
+
+
+def test_those_that_are_held_hide_no_other_from_the_sweep(
+    rt: Runtime, provider: Interfering, budget: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, *waiting = [sealed(rt, requests(2)) for _ in range(4)]
+    for batch_id in (running, *waiting):
+        submit(rt, batch_id)
+    with rt.ledger._db.write() as connection:  # recorded long after those that are held
+        later = "UPDATE lowtide_batches SET next_at = 9 WHERE id = ?"
+        connection.exec_driver_sql(later, (running,))
+    monkeypatch.setattr(rt.ledger, "due", partial(rt.ledger.due, limit=2))
+    rt.redis.flushdb()
+
+    sweep(rt)
+
+    assert rt.timers.due_at("poll", running) is not None
+    assert None not in [rt.timers.due_at("submit", each) for each in waiting]
 
 
 def test_the_sweep_calls_who_was_held_while_room_returned(

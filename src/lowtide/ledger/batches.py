@@ -210,10 +210,14 @@ class BatchVerbs:
         with self._db.read() as connection:
             return [batch_row(row) for row in connection.execute(query.limit(limit))]
 
-    def due(self, limit: int = 1000) -> list[Due]:
+    def due(self, limit: int = 1000, after: Due | None = None) -> list[Due]:
         """Batches that are not final and that nobody holds, the longest due first.
 
         Those with a `next_at` still to come are among them: a sweep arms their timers too.
+
+        Args:
+            limit: Most to tell of.
+            after: The last one of those told of before; the list goes on behind it.
         """
         now = self._clock.now()
         when = func.coalesce(_BATCH.next_at, 0.0)
@@ -226,6 +230,10 @@ class BatchVerbs:
             .order_by(when, _BATCH.id)
             .limit(limit)
         )
+        if after is not None:
+            place = after.next_at or 0.0
+            behind = or_(when > place, and_(when == place, _BATCH.id > after.batch_id))
+            query = query.where(behind)
         with self._db.read() as connection:
             return [
                 Due(row.id, BatchState(row.state), row.next_at) for row in connection.execute(query)
