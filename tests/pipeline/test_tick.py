@@ -44,6 +44,22 @@ def test_steps_are_not_sent_once_more_to_a_long_queue(
     assert all(soon - 5 < scores[name] <= soon + 5 for name in (b"fetch:b1", b"poll:b2"))
 
 
+def test_a_step_of_a_later_release_is_left_and_stops_no_other(
+    rt: Runtime, sent: list[tuple[object, ...]], caplog: pytest.LogCaptureFixture
+) -> None:
+    rt.app.finalize()
+    rt.timers.arm("archive", "b1", 1.0)
+    rt.timers.arm("fetch", "b2", 1.0)
+    rt.timers.arm("poll", "b3", 1.0)
+
+    bootstep.tick(rt)
+
+    assert sent == [("fetch", "b2"), ("poll", ["b3"])]
+    assert "archive:b1" in caplog.text
+    due = rt.timers.due_at("archive", "b1")
+    assert due == pytest.approx(rt.clock.now() + rt.settings.lease, abs=5)
+
+
 def test_queues_of_redis_tell_how_long_they_are(redis: Redis, redis_url: str) -> None:
     app = Celery("long", broker=redis_url, set_as_current=False)
     app.conf.broker_transport = "lowtide.broker:Transport"
