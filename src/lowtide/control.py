@@ -151,6 +151,11 @@ def bring_on_refused(rt: Runtime) -> None:
             _bring_on(rt, name)
 
 
+def leave_probe(rt: Runtime, account: str) -> None:
+    """Lets another batch try a suspended account now: the one that was to do so was held."""
+    rt.redis.delete(_probe_key(rt, account))
+
+
 def works(rt: Runtime, account: str) -> None:
     """Ends the pause of a suspended account, because the provider took a batch of it."""
     pause = paused(rt, _NO_LANE, account)

@@ -40,10 +40,15 @@ def look(rt: Runtime, lease: Lease, batch: BatchRow) -> BatchRow | Stopped:
     Returns:
         The batch as it is then when it may be sent, else why not.
     """
-    paused = _paused(rt, batch)
-    if paused is not None:
-        return Stopped(hold(rt, lease, paused))
-    return _room(rt, lease, batch)
+    pause = control.paused(rt, batch.lane, batch.account)
+    probes = pause is not None and pause.by_provider and control.may_probe(rt, batch.account)
+    if pause is not None and not probes:
+        reason = f"{pause.subject} is paused: {pause.reason}"
+        return Stopped(hold(rt, lease, limits.Wait(reason, rt.settings.poll_max)))
+    looked = _room(rt, lease, batch)
+    if probes and isinstance(looked, Stopped):
+        control.leave_probe(rt, batch.account)
+    return looked
 
 
 def _room(rt: Runtime, lease: Lease, batch: BatchRow) -> BatchRow | Stopped:
@@ -81,10 +86,3 @@ def hold(rt: Runtime, lease: Lease, wait: limits.Wait) -> Next:
     rt.buffer.set_summary(batch.id, state=batch.state, reason=batch.reason)
     logger.info("Batch %s is held: %s", batch.id, wait.reason)
     return Next("submit", batch.id, at=rt.clock.now() + wait.seconds)
-
-
-def _paused(rt: Runtime, batch: BatchRow) -> limits.Wait | None:
-    pause = control.paused(rt, batch.lane, batch.account)
-    if pause is None or (pause.by_provider and control.may_probe(rt, batch.account)):
-        return None
-    return limits.Wait(f"{pause.subject} is paused: {pause.reason}", rt.settings.poll_max)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lowtide import control, limits
+from lowtide import control, keys, limits
 from lowtide.fetch import fetch
 from lowtide.ledger import BatchState
 from lowtide.runtime import Runtime
@@ -55,6 +55,23 @@ def test_a_batch_waits_while_another_uses_the_budget(
     submit(rt, second)
     ended(rt, second)
     assert billed(simulator, [*given[0], *given[1]]) == [1] * 4
+
+
+def test_a_batch_without_room_leaves_the_probe_of_its_account_to_another(
+    rt: Runtime, provider: Interfering, budget: None
+) -> None:
+    first, without_room = (sealed(rt, requests(2)) for _ in range(2))
+    other = sealed(rt, requests(2, model="gpt-5-nano"))
+    submit(rt, first)
+    control.suspend(rt, "default", "no quota")
+    rt.redis.delete(keys.probe(rt.settings.namespace, "default"))
+
+    submit(rt, without_room)
+    submit(rt, other)
+
+    assert state_of(rt, without_room) == "HELD"
+    assert state_of(rt, other) == "SUBMITTED"
+    assert control.pauses(rt) == {}
 
 
 def test_held_batches_go_in_the_order_in_which_they_were_sealed(
