@@ -237,7 +237,9 @@ def _bring_on(rt: Runtime, subject: str) -> None:
     for sealed in rt.buffer.sealed():
         if subject in _subjects(sealed.lane):
             rt.timers.pull_in("submit", sealed.batch_id, now)
-    for batch in rt.ledger.find_batches(states=("RECORDED", "UPLOADED", "SUBMITTING", "HELD"), limit=1000):
+    for batch in rt.ledger.find_batches(
+        states=("RECORDED", "UPLOADED", "SUBMITTING", "HELD"), limit=1000
+    ):
         if subject in _subjects(batch.lane):
             rt.timers.pull_in("submit", batch.id, now)
 

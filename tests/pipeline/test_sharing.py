@@ -272,10 +272,6 @@ def test_what_fails_for_now_is_sent_again_as_one_line(
     batch_id, given = at_provider
 
     def expired(remote: Any) -> Any:
-        none = dataclasses.replace(remote.counts, completed=0)
-        return dataclasses.replace(remote, status="expired", output_file_id=None, counts=none)
-
-
         return dataclasses.replace(remote, status="expired", output_file_id=None, counts=Counts(1))
 
     provider.after["statuses"] = lambda found: {k: expired(v) for k, v in found.items()}

@@ -16,16 +16,6 @@ from lowtide.providers import RemoteBatch
 from lowtide.request import Request
 from lowtide.runtime import Runtime
 from lowtide.settings import Account
-
-
-
-from lowtide.clock import SystemClock
-from lowtide.errors import ProviderError, ProviderUnavailable, SettingsError
-from lowtide.pipeline import Next
-from lowtide.providers import RemoteBatch
-from lowtide.request import Request
-from lowtide.runtime import Runtime
-from lowtide.settings import Account
 from lowtide.submit import submit
 from lowtide.track import track
 from tests.pipeline.conftest import Interfering, requests, sealed
