@@ -117,6 +117,10 @@ class Flagged(LowtideError):
     """A moderation model flagged the input, so that it was not sent; `details` names why."""
 
 
+class KilledItsWorker(LowtideError):
+    """Running this task ends its worker process."""
+
+
 class DeadlineExceeded(LowtideError):
     """The call's deadline passed before its answer came."""
 

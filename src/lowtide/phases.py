@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,13 @@ from lowtide import judging, moderating, steps
 from lowtide.answer import Answer
 from lowtide.calls import CHAT, RESPONSES, Call
 from lowtide.envelope import Body, Envelope, Outcome, record
-from lowtide.errors import BufferUnreachable, InvalidRequest, LedgerUnavailable, LowtideError
+from lowtide.errors import (
+    BufferUnreachable,
+    InvalidRequest,
+    KilledItsWorker,
+    LedgerUnavailable,
+    LowtideError,
+)
 from lowtide.lane import Lane
 from lowtide.turn import Turn, many, turn_of
 
@@ -32,13 +40,42 @@ def play(task: BatchTask, turn: Turn, args: Any, kwargs: Any) -> Any:
         raise turn.error
     if turn.known is not None:
         turn.step = turn.known
-    elif turn.envelope is not None and turn.envelope.final:
-        turn.step = steps.Done(_result(task, turn.envelope, turn.history[-1]))
+    elif turn.envelope is None:
+        turn.step = _advanced(task, turn, args, kwargs)
     else:
-        turn.step = steps.advance(
-            moderating.started(task, args, kwargs, turn.history), turn.history, task.to_call
-        )
+        with _staying(task, turn.task_id):
+            if turn.envelope.final:
+                turn.step = steps.Done(_result(task, turn.envelope, turn.history[-1]))
+            else:
+                turn.step = _advanced(task, turn, args, kwargs)
     return turn.step.value if isinstance(turn.step, steps.Done) else None
+
+
+def _advanced(task: BatchTask, turn: Turn, args: Any, kwargs: Any) -> steps.Step:
+    returned = moderating.started(task, args, kwargs, turn.history)
+    return steps.advance(returned, turn.history, task.to_call)
+
+
+@contextmanager
+def _staying(task: BatchTask, task_id: str) -> Iterator[None]:
+    """In the block, user code that calls `sys.exit` fails: other tasks of its slice come after it.
+
+    Raises:
+        KilledItsWorker: It did.
+    """
+    from billiard.common import terminate_handler_fired
+
+    try:
+        yield
+    except SystemExit as exited:
+        # The pool itself, and Celery's own kinds of it, do end the process.
+        if type(exited) is not SystemExit or terminate_handler_fired():
+            raise
+        raise KilledItsWorker(
+            f"Task {task.name}[{task_id}] called sys.exit({exited.code!r}) after its answer; raise "
+            "an error in its place.",
+            {"task": task.name, "task_id": task_id},
+        ) from exited
 
 
 def defer(task: BatchTask, args: Any, kwargs: Any) -> Any:

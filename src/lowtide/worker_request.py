@@ -11,7 +11,7 @@ from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.request import Request
 
-from lowtide.errors import LowtideError
+from lowtide.errors import KilledItsWorker
 
 logger = get_logger(__name__)
 MAX_LOSSES = 3
@@ -28,10 +28,6 @@ class Deferred(Ignore):
 
 class Returned(Ignore):
     """The buffer cannot be reached: the message goes back to its queue."""
-
-
-class KilledItsWorker(LowtideError):
-    """Running this task killed its worker process again and again."""
 
 
 class ReturnableRequest(Request):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from lowtide import BatchTask, RequestRejected
 from lowtide.calls import to_call
 from lowtide.connect import connect
+from lowtide.errors import KilledItsWorker
 from lowtide.ids import custom_id
 from lowtide.resume import Resumed, Resumption, resume
 from lowtide.steps import Asks
@@ -43,6 +45,15 @@ def raises(answer: Any) -> Any:
     raise KeyError("in postprocess")
 
 
+def exits(answer: Any) -> Any:
+    sys.exit(3)
+
+
+def leaves(text: str) -> Any:
+    yield text
+    sys.exit(3)
+
+
 def unjsonable(answer: Any) -> Any:
     return {object()}
 
@@ -54,6 +65,8 @@ def made_app(backend: str | None, redis_url: str) -> Celery:
     for function, options in (
         (summ, {}),
         (talk, {}),
+        (leaves, {}),
+        (summ, {"name": "exits", "postprocess": exits}),
         (summ, {"name": "raises", "postprocess": raises}),
         (summ, {"name": "unjsonable", "postprocess": unjsonable}),
     ):
@@ -92,7 +105,7 @@ def item(
     app: Celery, task: str, task_id: str, *, outcome: Any = ANSWER, **fields: Any
 ) -> Resumption:
     """A request of `task` with its outcome, as it would come back from the provider."""
-    step = Asks(to_call("a", model="m"), ends=task != "talk")
+    step = Asks(to_call("a", model="m"), ends=task not in ("talk", "leaves"))
     return Resumption(accepted(app, task, task_id, step, ["a"], **fields), outcome)
 
 
@@ -140,6 +153,17 @@ def test_each_item_ends_for_itself(app: Celery, redis: Any) -> None:
     assert type(results["unjsonable"].result).__name__ == "EncodeError"
     assert type(results["broken"].result).__name__ == "EnvelopeError"
     assert app.AsyncResult("later").state == states.PENDING
+
+
+def test_who_exits_its_process_after_its_answer_fails_alone(app: Celery) -> None:
+    given = (("exits", "e"), ("leaves", "l"), ("summ", "good"))
+    items = [item(app, task, task_id) for task, task_id in given]
+
+    assert states_of(resume(app, items, HOST)) == ["FAILURE", "FAILURE", "SUCCESS"]
+    for name in "el":
+        error = app.AsyncResult(name).result
+        assert isinstance(error, KilledItsWorker)
+        assert "sys.exit(3)" in error.message
 
 
 def test_what_is_final_is_left_as_it_is(app: Celery, redis: Any) -> None:
