@@ -7,7 +7,8 @@ already is then skipped.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
@@ -17,14 +18,18 @@ from lowtide import failpoints, outcomes, uploads
 from lowtide.finishing import finish
 from lowtide.leases import claimed
 from lowtide.pipeline import Next
+from lowtide.worker_request import MAX_LOSSES
 
 if TYPE_CHECKING:
+    from lowtide.leases import Claim
     from lowtide.ledger import BatchRow
     from lowtide.runtime import Runtime
 
 logger = get_logger(__name__)
 # What a batch takes whose steps are each begun once: to be submitted, to end, to be fetched.
 _LEASES = 3
+# Seconds for which it is remembered what was lost.
+_REMEMBERS = 86_400.0
 
 
 def deliver(rt: Runtime, batch_id: str, number: int | None, hostname: str) -> Next | None:
@@ -68,13 +73,49 @@ def _deliver_slice(
 ) -> None:
     by_id = {outcome.custom_id: outcome for outcome in found}
     with claimed(rt, batch.id, list(by_id)) as claim:
-        finish(rt, batch, claim, found=by_id, hostname=hostname)
+        _finish(rt, batch, claim, by_id, hostname)
     # Whose own request is here and shares with none has no followers: mostly all of them.
     alone = {row.custom_id for row in claim.rows if not row.may_share}
     for followers in _followers(rt, batch.id, by_id.keys() - alone):
         theirs = {name: structs.replace(by_id[line], custom_id=name) for name, line in followers}
         with claimed(rt, batch.id, list(theirs)) as claim:
-            finish(rt, batch, claim, found=theirs, hostname=hostname)
+            _finish(rt, batch, claim, theirs, hostname)
+
+
+def _finish(
+    rt: Runtime,
+    batch: BatchRow,
+    claim: Claim,
+    found: Mapping[str, outcomes.Answered | outcomes.Failed],
+    hostname: str,
+) -> None:
+    """Finishes claimed requests together; by themselves those that a replica was lost with.
+
+    It may be one of them that ended its process. Should it do so again, the others are done, and
+    the next time it comes last; what does so again and again fails.
+    """
+    lost = [row for row in claim.rows if row.was_lost]
+    if not lost:
+        finish(rt, batch, claim, found=found, hostname=hostname)
+        return
+    together = [row for row in claim.rows if not row.was_lost]
+    if together:
+        finish(rt, batch, replace(claim, rows=together), found=found, hostname=hostname)
+    begun = rt.slices.begun(batch.id)
+    for row in sorted(lost, key=lambda row: begun.get(row.custom_id, 0)):
+        outcome = found[row.custom_id]
+        if rt.slices.begin(batch.id, row.custom_id, _REMEMBERS) > MAX_LOSSES + 1:
+            outcome = _killer(row.custom_id)
+        alone = replace(claim, rows=[row])
+        finish(rt, batch, alone, found={row.custom_id: outcome}, hostname=hostname)
+
+
+def _killer(custom_id: str) -> outcomes.Failed:
+    message = (
+        f"The task was given its answer {MAX_LOSSES + 1} times, and each time its worker process "
+        "was lost; look for a crash in native code, or for too much memory."
+    )
+    return outcomes.Failed(custom_id, "KilledItsWorker", message, {})
 
 
 def _followers(

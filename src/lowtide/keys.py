@@ -69,6 +69,11 @@ def task(namespace: str, task_id: str) -> str:
     return f"{{{namespace}}}:task:{task_id}"
 
 
+def begun(namespace: str, batch_id: str) -> str:
+    """HASH custom_id -> how often its delivery was begun by itself, after a loss; TTL."""
+    return f"{{{namespace}}}:batch:{batch_id}:begun"
+
+
 def answer(namespace: str, digest: str) -> str:
     """STRING, zstd of [epoch seconds, response body], for later calls of the same; TTL."""
     return f"{{{namespace}}}:answer:{digest}"

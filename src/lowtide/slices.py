@@ -49,6 +49,24 @@ class Slices:
         pipe.hlen(key)
         return int(pipe.execute()[1])
 
+    def begin(self, batch_id: str, custom_id: str, ttl: float) -> int:
+        """Counts that a request's delivery begins by itself; returns how often it has, with this.
+
+        Args:
+            ttl: Seconds from now that the batch's counts live.
+        """
+        key = keys.begun(self._namespace, batch_id)
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.hincrby(key, custom_id, 1)
+        pipe.pexpire(key, max(1, round(ttl * 1000)))
+        return int(pipe.execute()[0])
+
+    def begun(self, batch_id: str) -> dict[str, int]:
+        """custom_id → how often its delivery was begun by itself."""
+        found = self._redis.hgetall(keys.begun(self._namespace, batch_id))
+        return {name.decode(): int(count) for name, count in found.items()}
+
     def clear(self, batch_id: str) -> None:
-        """Forgets all slices of the batch."""
-        self._redis.unlink(keys.batch_slices(self._namespace, batch_id))
+        """Forgets all slices of the batch, and what was counted of them."""
+        of_batch = (keys.batch_slices, keys.begun)
+        self._redis.unlink(*[key(self._namespace, batch_id) for key in of_batch])

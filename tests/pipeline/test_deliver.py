@@ -9,6 +9,7 @@ from redis.exceptions import OutOfMemoryError
 from lowtide import deliver as delivering
 from lowtide import finishing, pipeline
 from lowtide.deliver import deliver
+from lowtide.errors import KilledItsWorker, LowtideError
 from lowtide.fetch import fetch
 from lowtide.leases import claimed
 from lowtide.ledger import BatchRow, Outcome, RequestState
@@ -16,8 +17,10 @@ from lowtide.outcomes import Answered
 from lowtide.request import Request
 from lowtide.resume import Resumed, Resumption
 from lowtide.runtime import Runtime
+from lowtide.worker_request import MAX_LOSSES
 from tests.pipeline.conftest import Interfering, requests
 from tests.pipeline.test_fetch import rewritten, submitted
+from tests.pipeline.test_submit import Killed
 
 
 @pytest.fixture
@@ -118,6 +121,43 @@ def test_a_next_request_that_is_not_buffered_leaves_only_its_own_task_open(
     assert rt.ledger.ids(batch_id) == kept_out
     assert after is not None  # they are delivered later
     assert {row.custom_id for row in rt.ledger.claim(batch_id, kept_out, "next", 60.0)} == kept_out
+
+
+def test_who_kills_its_process_after_its_answer_takes_no_other_along(
+    rt: Runtime, provider: Interfering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rt.settings.lease = 0.05
+    given = requests(4)
+    killer = sorted(request.custom_id for request in given)[1]
+    ends: dict[str, object] = {}
+
+    def resume(_app: object, items: list[Resumption], *_: object, **__: object) -> list[Resumed]:
+        for item in items:
+            if item.custom_id == killer and not isinstance(item.outcome, LowtideError):
+                raise Killed
+        ends.update({item.custom_id: item.outcome for item in items})
+        return [Resumed(item.custom_id, "SUCCESS") for item in items]
+
+    monkeypatch.setattr(finishing, "resume", resume)
+    batch_id = submitted(rt, given)
+    losses = left = 0
+    others_ended_after = None
+    while rt.ledger.undelivered(batch_id):
+        fetch(rt, batch_id)
+        try:
+            deliver(rt, batch_id, 0, "w")
+        except Killed:
+            losses += 1
+            assert losses < 10
+        left = len(rt.ledger.ids(batch_id))
+        if left == 1 and others_ended_after is None:
+            others_ended_after = losses
+        rt.clock.sleep(rt.settings.lease * 1.5)
+
+    assert others_ended_after == 3  # together, then alone and in order, then as the last
+    assert losses == 1 + MAX_LOSSES + 1
+    assert isinstance(ends[killer], KilledItsWorker)
+    assert ends.keys() == {request.custom_id for request in given}
 
 
 def test_only_the_last_slice_asks_the_ledger_what_is_left(

@@ -62,7 +62,7 @@ class ClaimVerbs:
         with self._db.write() as connection:
             rows = connection.execute(query).all()
             free = [
-                ClaimedRow(custom_id, blob, attempt, bool(may_share))
+                ClaimedRow(custom_id, blob, attempt, bool(may_share), holder is not None)
                 for custom_id, blob, attempt, where, state, holder, until, may_share in rows
                 if where == batch_id
                 and state == RequestState.RECORDED

@@ -189,13 +189,15 @@ class Due:
 
 class ClaimedRow(msgspec.Struct, frozen=True, gc=False):
     """A request that this caller alone may deliver now. `attempt` counts from 1; `may_share`
-    says whether others may wait for its line.
+    says whether others may wait for its line; `was_lost` whether who had claimed it before never
+    said what became of it.
     """
 
     custom_id: str
     blob: bytes
     attempt: int
     may_share: bool = False
+    was_lost: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
