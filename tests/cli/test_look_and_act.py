@@ -11,7 +11,7 @@ import pytest
 from lowtide.buffer import Buffer
 from lowtide.clock import SimulatedClock, SystemClock
 from lowtide.connect import connect
-from lowtide.ledger import Attempt, Ledger
+from lowtide.ledger import Attempt, Ledger, NewMessage
 from lowtide.settings import load
 from tests.cli.conftest import Command
 from tests.cli.test_commands import LANE, waiting
@@ -186,3 +186,32 @@ class TestAct:
         lowtide("flush")
         assert redis.llen("lowtide") == 1
         assert Buffer(connect(deployment), load(), SystemClock()).lanes()[0].requests == 0
+
+
+class TestPurge:
+    def test_old_batches_go_and_what_is_open_stays(self, lowtide: Command, past: None) -> None:
+        ran = lowtide("purge", "--older", "14d")
+        assert (ran.code, ran.out) == (0, "1 batches with 4 requests are deleted.\n")
+        assert [row["id"] for row in told(lowtide, "batches")] == [OPEN]
+        assert told(lowtide, "purge", "--older", "14d") == {"batches": 0, "requests": 0, "kept": 0}
+
+    def test_what_is_still_to_be_told_stays_and_is_named(
+        self, lowtide: Command, past: None
+    ) -> None:
+        ledger = Ledger(load().ledger_url, SystemClock())
+        ledger.post([NewMessage("crm", "x.0.0", b"told", DONE)])
+        ledger.close()
+
+        ran = lowtide("purge", "--older", "14d")
+        assert ran.out.startswith("0 batches with 0 requests are deleted.\n1 as old stay")
+        assert {row["id"] for row in told(lowtide, "batches")} == {OPEN, DONE}
+
+    @pytest.mark.parametrize("older", ["47h", "soon"])
+    def test_what_may_be_sent_once_more_is_not_deleted(
+        self, lowtide: Command, past: None, older: str
+    ) -> None:
+        ran = lowtide("purge", "--older", older)
+
+        assert ran.code == 2
+        assert older in ran.err
+        assert {row["id"] for row in told(lowtide, "batches")} == {OPEN, DONE}

@@ -110,24 +110,3 @@ def test_turnarounds_are_those_that_ended_newest_first(
     ]
     assert [t.lane for t in ledger.turnarounds(limit=2)] == [LANE.key, OTHER.key]
     assert len(ledger.turnarounds(since=start + 200)) == 2
-
-
-def test_purge_deletes_old_final_batches_with_their_requests(
-    ledger: Ledger, clock: SimulatedClock
-) -> None:
-    for n in range(45):
-        record(ledger, f"b{n}", [f"t{n}.0.0"])
-        advance(ledger, f"b{n}", BatchState.FETCHED)
-        settle(ledger, f"b{n}", [f"t{n}.0.0"])
-        ledger.close_if_done(f"b{n}")
-    record(ledger, "empty", ["t1.0.0"])
-    record(ledger, "open", ["open.0.0"])
-    clock.advance(10)
-    record(ledger, "late", ["t2.0.0"])
-
-    assert ledger.purge(clock.now()) == 46
-    assert ledger.purge(clock.now()) == 0
-
-    assert {batch.id for batch in ledger.batches()} == {"open", "late"}
-    assert ledger.task("t7") == []
-    assert ledger.ids("open") == {"open.0.0"}

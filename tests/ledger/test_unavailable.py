@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from lowtide.clock import SimulatedClock
 from lowtide.errors import LedgerUnavailable, SettingsError
-from lowtide.ledger import BatchState, Lease, Ledger, NewRequest, Outcome, RequestState
+from lowtide.ledger import BatchState, Lease, Ledger, NewRequest, Outcome, Purged, RequestState
 from lowtide.ledger import engine as engine_module
 from lowtide.ledger.tables import REQUESTS
 from tests.ledger.support import new_batch, new_request, record
@@ -46,7 +47,7 @@ VERBS: dict[str, Callable[[Ledger], object]] = {
     "turnarounds": lambda ledger: ledger.turnarounds(),
     "purge": lambda ledger: ledger.purge(1.0),
 }
-WRITES = ["record", "lease", "move", "requeue", "claim", "settle", "close_if_done", "purge"]
+WRITES = ["record", "lease", "move", "requeue", "claim", "settle", "close_if_done"]
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +143,14 @@ def test_sqlite_locked_by_another_process(sqlite: Ledger, tmp_path: Path, name: 
     with contextlib.suppress(ValueError):
         VERBS["lease"](sqlite)
     assert sqlite.batch("b1") is not None
+
+
+def test_a_purge_that_is_locked_out_deletes_later(sqlite: Ledger, tmp_path: Path) -> None:
+    record(sqlite, "empty", ["t1.0.0"])
+    with locked(tmp_path / "ledger.db"), pytest.raises(LedgerUnavailable, match="is locked"):
+        sqlite.purge(math.inf)
+
+    assert sqlite.purge(math.inf) == Purged(batches=1, requests=0, kept=0)
 
 
 def test_sqlite_on_a_full_disk(sqlite: Ledger) -> None:

@@ -26,6 +26,7 @@ COMMANDS = {
     "cancel": "lowtide.cli.act:cancel",
     "retry": "lowtide.cli.act:retry",
     "replay": "lowtide.cli.replay:replay",
+    "purge": "lowtide.cli.purge:purge",
     "outbox": "lowtide.cli.outbox:outbox",
     "worker": "lowtide.cli.worker:worker",
     "health": "lowtide.cli.health:health",

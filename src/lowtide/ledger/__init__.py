@@ -5,6 +5,7 @@ from lowtide.ledger.habits import Later
 from lowtide.ledger.ledger import Ledger
 from lowtide.ledger.money import By
 from lowtide.ledger.outbox import Backlog, Message, NewMessage, Postponed
+from lowtide.ledger.purge import Purged
 from lowtide.ledger.requeue import new_batch_id
 from lowtide.ledger.rows import (
     FORMAT,
@@ -52,6 +53,7 @@ __all__ = [
     "NewRequest",
     "Outcome",
     "Postponed",
+    "Purged",
     "Recorded",
     "RequestRow",
     "RequestState",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, func, select
-
 from lowtide.clock import Clock
 from lowtide.errors import LowtideError
 from lowtide.ledger import migrate
@@ -18,16 +16,13 @@ from lowtide.ledger.lookups import Lookups
 from lowtide.ledger.money import MoneyQueries
 from lowtide.ledger.outbox import OutboxVerbs
 from lowtide.ledger.paid import PaidVerbs
+from lowtide.ledger.purge import PurgeVerbs
 from lowtide.ledger.record import RecordVerbs
 from lowtide.ledger.replays import ReplayQueries
 from lowtide.ledger.requests import RequestQueries
 from lowtide.ledger.requeue import RequeueVerbs
 from lowtide.ledger.sharing import SharingVerbs
 from lowtide.ledger.spending import SpendVerbs
-from lowtide.ledger.tables import ATTEMPTS, BATCHES, REQUESTS
-from lowtide.ledger.transitions import FINAL
-
-_PURGE_AT_ONCE = 20
 
 
 class Ledger(
@@ -47,6 +42,7 @@ class Ledger(
     Lookups,
     ReplayQueries,
     OutboxVerbs,
+    PurgeVerbs,
 ):
     """Batches, requests and money, in SQLite or PostgreSQL.
 
@@ -97,28 +93,3 @@ class Ledger(
     def close(self) -> None:
         """Closes the connections of this process; the next verb opens them again."""
         self._db.close()
-
-    def purge(self, before: float) -> int:
-        """Deletes final batches that came to their end before `before` (epoch seconds), with
-        their requests; returns how many batches. Their money is no longer counted.
-        """
-        purged = 0
-        while (count := self._purge_some(before)) > 0:
-            purged += count
-        return purged
-
-    def _purge_some(self, before: float) -> int:
-        ended = func.coalesce(BATCHES.c.delivered_at, BATCHES.c.ended_at, BATCHES.c.recorded_at)
-        old = (
-            select(BATCHES.c.id)
-            .where(BATCHES.c.state.in_(FINAL), ended < before)
-            .order_by(BATCHES.c.id)
-            .limit(_PURGE_AT_ONCE)
-        )
-        with self._db.write() as connection:
-            ids = list(connection.execute(old).scalars())
-            theirs = select(REQUESTS.c.custom_id).where(REQUESTS.c.batch_id.in_(ids))
-            connection.execute(delete(ATTEMPTS).where(ATTEMPTS.c.custom_id.in_(theirs)))
-            connection.execute(delete(REQUESTS).where(REQUESTS.c.batch_id.in_(ids)))
-            connection.execute(delete(BATCHES).where(BATCHES.c.id.in_(ids)))
-        return len(ids)
