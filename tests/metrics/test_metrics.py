@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -17,8 +18,10 @@ from lowtide import control, metrics, runtime
 from lowtide.calls import chat
 from lowtide.clock import SimulatedClock
 from lowtide.errors import LedgerUnavailable
+from lowtide.held import LaneStatus
 from lowtide.ledger import Ledger
 from lowtide.request import Request, encode
+from lowtide.settings import Thresholds
 from tests.plugins.stack import ROOT
 from tests.web.history import CHAT, deliver_batch, record_batch
 
@@ -64,6 +67,27 @@ def test_an_empty_deployment(rt) -> None:
     assert seen["lowtide_up", "redis"] == 1
     assert seen["lowtide_up", "ledger"] == 1
     assert seen[("lowtide_sealed_batches",)] == 0
+
+
+@pytest.mark.parametrize(
+    ("waits", "filled"),
+    [
+        ({"requests": 5}, 0.5),
+        ({"size": 700}, 0.7),
+        ({"tokens": 30}, 0.3),
+        ({"opened_at": 960.0}, 0.4),
+        ({"requests": 2, "size": 100, "tokens": 90, "opened_at": 990.0}, 0.9),
+        ({"tokens": 250}, 1.0),
+        ({"requests": 0, "size": 700}, 0.0),
+    ],
+)
+def test_a_lane_is_as_full_as_the_threshold_that_it_is_nearest_to(
+    waits: dict[str, Any], filled: float
+) -> None:
+    limits = Thresholds(max_requests=10, max_bytes=1_000, max_tokens=100, max_wait=100)
+    lane = LaneStatus(CHAT.key, limits, **{"requests": 1, "opened_at": 1_000.0, **waits})
+
+    assert metrics.fill(lane, 1_000.0) == pytest.approx(filled)
 
 
 def test_buffers_timers_and_pauses(rt) -> None:

@@ -14,7 +14,7 @@ import pytest
 from celery.result import AsyncResult
 from prometheus_client import generate_latest
 
-from lowtide import control, messages, metrics, named_backend, runtime, settings, telling
+from lowtide import control, keys, messages, metrics, named_backend, runtime, settings, telling
 from lowtide.clock import SimulatedClock
 from lowtide.connect import connect
 from lowtide.destinations import KEPT
@@ -98,17 +98,18 @@ def test_what_is_refused_waits_longer_each_time(
     assert crm.accepted["t1.0.0"]["data"]["result"] == f"{ANSWER} 1"
 
 
-def test_a_receiver_that_names_a_time_is_left_alone_until_then(
-    rt: runtime.Runtime, crm: Receiver, clock: SimulatedClock
+@pytest.mark.parametrize(("named", "wait"), [("300", 300), ("3600", 3600), ("86400", 3600)])
+def test_a_receiver_that_names_a_time_is_left_alone_until_then_for_an_hour_at_most(
+    rt: runtime.Runtime, crm: Receiver, clock: SimulatedClock, named: str, wait: float
 ) -> None:
     post(rt, 1)
     crm.statuses[:] = [429]
-    crm.headers["retry-after"] = "300"
+    crm.headers["retry-after"] = named
 
     after = tell(rt, "crm")
 
     assert after is not None
-    assert after.at == pytest.approx(clock.now() + 300, abs=1)
+    assert after.at == pytest.approx(clock.now() + wait, abs=1)
 
 
 def test_one_that_is_down_gets_one_wave_a_pass(rt: runtime.Runtime, crm: Receiver) -> None:
@@ -375,3 +376,21 @@ def test_somebody_is_told_of_what_is_not_accepted_for_long_and_never_of_what_it_
     assert 'lowtide_outbox_results{destination="crm"} 1.0' in shown
     assert 'lowtide_told_total{destination="crm",result="refused"} 3.0' in shown
     assert ANSWER not in caplog.text
+
+
+def test_what_is_not_accepted_is_said_once_an_hour(
+    rt: runtime.Runtime, crm: Receiver, clock: SimulatedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    post(rt, 1)
+    crm.statuses[:] = [500] * 9
+    said = keys.alerted(rt.settings.namespace, "crm")
+
+    def tell_later() -> int:
+        clock.advance(PATIENCE + 1)
+        tell(rt, "crm")
+        return sum(record.levelno == logging.ERROR for record in caplog.records)
+
+    assert [tell_later() for _ in range(3)] == [1, 1, 1]
+    assert 3_540 < rt.redis.ttl(said) <= 3_600
+    rt.redis.delete(said)  # the hour is over
+    assert tell_later() == 2

@@ -52,6 +52,13 @@ def test_the_page_shows_what_is_there_and_escapes_it(bench):
     assert "<script>alert" not in answer.text
 
 
+def test_the_page_escapes_the_names_of_models(bench):
+    bench.run(jsonl([line("odd", body=chat_body(model="gpt-5-<i>odd"))]))
+    page = bench.client._client.get(bench.server.url, follow_redirects=True).text
+    assert page.count("gpt-5-&lt;i&gt;odd") == 2  # the bill, and the list of batches
+    assert "<i>odd" not in page
+
+
 def test_the_admin_endpoints_refuse_nonsense(batch_server, batch_client):
     for path, body in (
         ("clock", {"advance": -5}), ("clock", {"forward": 5}), ("clock", []), ("clock", {"set": 0}),
