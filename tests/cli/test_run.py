@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,3 +95,29 @@ def test_a_file_that_is_not_there_is_one_line(lowtide: Command, deployment: str)
     ran = lowtide("run", "summarize", "no.csv", "--column", "text", "-o", "out.csv")
     assert ran.code == 1
     assert ran.err.startswith("lowtide: no.csv cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        ("out.foo", "out.foo is no table that can be written; its name has to end with .csv, "),
+        ("in.csv", "in.csv is the table itself; write the answers to another file."),
+        ("link.csv", "link.csv is the table itself; write the answers to another file."),
+        ("folder.csv", "folder.csv is a folder; give the name of a file."),
+        ("in.csv/out.csv", "in.csv/out.csv cannot be written: "),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_anything_is_sent(
+    lowtide: Command, deployment: str, redis: Any, table: Path, out: str, told: str
+) -> None:
+    (table.parent / "folder.csv").mkdir()
+    (table.parent / "link.csv").symlink_to(table)
+    before = table.read_bytes()
+
+    ran = lowtide("run", "summarize", "in.csv", "--column", "text", "-o", out, "--yes")
+
+    assert ran.code == 1
+    assert ran.err.startswith(f"lowtide: {told}")
+    assert not list((table.parent / "home").glob("runs/*"))
+    assert not redis.keys()
+    assert table.read_bytes() == before

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,18 +30,25 @@ class TableError(LowtideError):
     """A table cannot be read, or is not what the work needs."""
 
 
-def format_of(path: Path) -> str:
+def format_of(path: Path, done: str = "read") -> str:
     """The format by the file's name.
 
+    Args:
+        done: What is to be done with it, as the error says it: "read" or "written".
+
     Raises:
-        TableError: It is none of `FORMATS`.
+        TableError: It is none of `FORMATS`, or what it needs is not installed.
     """
     ending = path.suffix.lower().removeprefix(".")
     ending = "jsonl" if ending == "ndjson" else ending
     if ending not in FORMATS:
         raise TableError(
-            f"{path.name} is no table that can be read; its name has to end with "
+            f"{path.name} is no table that can be {done}; its name has to end with "
             f"{', '.join('.' + name for name in FORMATS)}."
+        )
+    if ending == "xlsx" and find_spec("openpyxl") is None:
+        raise TableError(
+            f'{path.name} cannot be {done} without openpyxl: pip install "lowtide[web]".'
         )
     return ending
 
@@ -89,11 +97,8 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> int:
     Returns:
         How many rows.
     """
-    writer = _WRITERS[format_of(path)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    part = Path(name)
+    writer = _WRITERS[format_of(path, "written")]
+    part = _beside(path)
     try:
         count = writer(part, columns, rows)
         part.chmod(0o644)
@@ -101,6 +106,31 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> int:
     finally:
         part.unlink(missing_ok=True)
     return count
+
+
+def check_output(path: Path, source: Path) -> None:
+    """Passes if answers for the rows of `source` can be written to `path`.
+
+    Raises:
+        TableError: They cannot, or would be written over the table itself.
+    """
+    format_of(path, "written")
+    if path.is_dir():
+        raise TableError(f"{path} is a folder; give the name of a file.")
+    if path.exists() and path.samefile(source):
+        raise TableError(f"{path} is the table itself; write the answers to another file.")
+    try:
+        _beside(path).unlink()
+    except OSError as error:
+        raise TableError(f"{path} cannot be written: {error.strerror or error}.") from None
+
+
+def _beside(path: Path) -> Path:
+    """A new file in the folder of `path`, which is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    return Path(name)
 
 
 def as_text(value: Any) -> str:
@@ -169,10 +199,8 @@ def _header(path: Path, cells: Sequence[Any]) -> list[str]:
 
 
 def _read_xlsx(path: Path) -> Iterator[Row]:
-    try:
-        from openpyxl import load_workbook
-    except ModuleNotFoundError:
-        raise TableError('Reading .xlsx needs openpyxl: pip install "lowtide[web]".') from None
+    from openpyxl import load_workbook
+
     try:
         book = load_workbook(path, read_only=True, data_only=True)
     except Exception as error:

@@ -21,7 +21,14 @@ import orjson
 
 from lowtide import bulk
 from lowtide.returned import returned
-from lowtide.tables.formats import Row, TableError, columns_of, read_rows, write_rows
+from lowtide.tables.formats import (
+    Row,
+    TableError,
+    check_output,
+    columns_of,
+    read_rows,
+    write_rows,
+)
 from lowtide.tables.plan import Plan
 from lowtide.tables.store import Store
 
@@ -133,12 +140,14 @@ class Run:
             out: Where the answers are to go.
 
         Raises:
-            TableError: The table cannot be read, or the plan does not fit it.
+            TableError: The table cannot be read, the plan does not fit it, or its answers cannot
+                be written.
         """
         try:
             stat = source.stat()
         except OSError as error:
             raise TableError(f"{source} cannot be read: {error.strerror}.") from None
+        check_output(out, source)
         seen = [str(source.absolute()), stat.st_size, stat.st_mtime_ns, str(out.absolute())]
         described = orjson.dumps([*seen, asdict(plan)], option=orjson.OPT_SORT_KEYS)
         ident = hashlib.blake2b(described, digest_size=6).hexdigest()
