@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from lowtide.tables import Run, runs_in
 from tests.cli.conftest import Command
 from tests.plugins.stack import ROOT, Stack, until
 
@@ -52,6 +54,7 @@ def test_a_table_comes_back_with_answers(stack: Stack, table: Path, tmp_path: Pa
     stack.env |= {"LOWTIDE_BROKER_URL": stack.redis_url, "LOWTIDE_RESULT_BACKEND": stack.redis_url}
     stack.worker("worker.app")
     words = ["summarize", "in.csv", "--column", "text", "-o", "out.csv", "-A", "worker.app"]
+    words += ["--yes"]
     os.environ |= env
     first = command(tmp_path, *words)
     assert first.stdout is not None
@@ -121,3 +124,41 @@ def test_what_cannot_be_written_is_told_before_anything_is_sent(
     assert not list((table.parent / "home").glob("runs/*"))
     assert not redis.keys()
     assert table.read_bytes() == before
+
+
+def test_without_a_terminal_nothing_is_spent_unless_yes_was_said(
+    lowtide: Command, deployment: str, redis: Any, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+
+    ran = lowtide("run", "summarize", "in.csv", "--column", "text", "-o", "out.csv")
+
+    assert ran.code == 1
+    assert "21 rows of in.csv through tasks.summarize" in ran.out
+    assert TEXT.format(2) in ran.out
+    assert TEXT.format(3) not in ran.out
+    assert "The price is known where the task's code is: -A your_app shows it." in ran.out
+    assert ran.err == (
+        "lowtide: This spends money, and there is no terminal to ask at: say so with --yes.\n"
+    )
+    assert not redis.keys()
+
+
+def test_what_was_not_begun_or_was_stopped_waits_for_somebody_to_say_so(
+    lowtide: Command, deployment: str, redis: Any, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("run", "summarize", "in.csv", "--column", "text", "-o", "out.csv")
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    lowtide(*words)
+    (declined,) = runs_in(table.parent / "home" / "runs")
+    assert declined.progress().stopped  # or a page that starts would send it
+    declined.close()
+
+    monkeypatch.setattr(Run, "_send", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    ran = lowtide(*words, "--yes")
+
+    assert ran.code == 130
+    assert "Stopped: 0 of 21 rows are back." in ran.out
+    (stopped,) = runs_in(table.parent / "home" / "runs")
+    assert stopped.progress().stopped
+    stopped.close()

@@ -6,9 +6,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,10 +25,11 @@ from lowtide.cli.tables import clock
 from lowtide.errors import LowtideError
 from lowtide.runtime import of
 from lowtide.shown import dollars
-from lowtide.tables import Plan, Progress, Run, preview
+from lowtide.tables import Plan, Progress, Run, preview, read_rows
 
 _INTERRUPTED = 130
 _LINE_SECONDS = 10.0
+_SHOWN = 3
 
 
 def run(
@@ -67,6 +69,7 @@ def run(
     if json:
         print_json({**asdict(progress), "finished": progress.finished, "out": str(out)})
     if not progress.finished:
+        begun.stop()
         screen.print(
             f"Stopped: {progress.done:,} of {progress.rows:,} rows are back. "
             "The same command goes on with it.",
@@ -100,22 +103,34 @@ def _options(given: list[str]) -> dict[str, Any]:
 
 
 def _confirm(screen: Console, app: Celery | None, begun: Run) -> None:
-    """Shows what will be asked, and what it costs where the task's code is at hand."""
+    """Shows what will be asked, and what it costs where the task's code is at hand; waits for a
+    yes.
+
+    Raises:
+        LowtideError: There is nobody to ask.
+    """
     screen.print(f"{begun.rows:,} rows of {begun.source.name} through {begun.plan.task}")
-    if app is not None:
+    if app is None:
+        texts = filter(None, map(begun.plan.text, read_rows(begun.source)))
+        _print_texts(screen, islice(texts, _SHOWN))
+        screen.print("The price is known where the task's code is: -A your_app shows it.")
+    else:
         expected = preview(app, begun.source, begun.plan)
-        for row in expected.shown:
-            screen.print(
-                f"  {row.problem or row.text}",
-                style="dim",
-                markup=False,
-                overflow="ellipsis",
-                no_wrap=True,
-            )
+        _print_texts(screen, (row.problem or row.text for row in expected.shown))
         price = "an unknown price" if expected.cost is None else f"about {dollars(expected.cost)}"
         screen.print(f"{expected.input_tokens:,} tokens in by {expected.model}: {price}")
-    if sys.stdin.isatty() and not typer.confirm("Start?", default=True):
+    if not sys.stdin.isatty():
+        raise LowtideError(
+            "This spends money, and there is no terminal to ask at: say so with --yes."
+        )
+    if not typer.confirm("Start?", default=True):
         raise typer.Exit(_INTERRUPTED)
+
+
+def _print_texts(screen: Console, texts: Iterable[str]) -> None:
+    for text in texts:
+        line = " ".join(text.split())
+        screen.print(f"  {line}", style="dim", markup=False, overflow="ellipsis", no_wrap=True)
 
 
 @contextmanager

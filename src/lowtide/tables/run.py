@@ -52,7 +52,7 @@ class Progress:
         answered: Rows with an answer.
         failed: Rows with an error.
         expected_end: When the last answer should come, epoch seconds; None when not known.
-        stopped: Somebody stopped it; None while it runs or may go on.
+        stopped: It does not go on until somebody says so: one stopped it, or has not begun it.
         trouble: Why it does not go on by itself, None when it does.
     """
 
@@ -102,8 +102,23 @@ class Run:
         self._namespace = uuid.UUID(self._store.fact("namespace"))
 
     @classmethod
-    def create(cls, folder: Path, source: Path, plan: Plan, *, name: str | None = None) -> Run:
+    def create(
+        cls,
+        folder: Path,
+        source: Path,
+        plan: Plan,
+        *,
+        name: str | None = None,
+        stopped: bool = False,
+    ) -> Run:
         """Makes a run, or opens the one that is in `folder`.
+
+        Args:
+            folder: Of the run.
+            source: The table.
+            plan: What becomes of a row.
+            name: What people know the table by, its file's name when None.
+            stopped: A new run waits until somebody has it go.
 
         Raises:
             TableError: The table cannot be read, or the plan does not fit it.
@@ -125,6 +140,7 @@ class Run:
                     rows=rows,
                     started_at=time.time(),
                     namespace=str(uuid.uuid4()),
+                    stopped=stopped,
                 )
             part.replace(folder / "run.db")
         return cls(folder)
@@ -151,7 +167,8 @@ class Run:
         seen = [str(source.absolute()), stat.st_size, stat.st_mtime_ns, str(out.absolute())]
         described = orjson.dumps([*seen, asdict(plan)], option=orjson.OPT_SORT_KEYS)
         ident = hashlib.blake2b(described, digest_size=6).hexdigest()
-        return cls.create(runs / ident, source, plan)
+        # The page carries on what is on its way, and this one nobody has said yes to yet.
+        return cls.create(runs / ident, source, plan, stopped=True)
 
     @property
     def id(self) -> str:
