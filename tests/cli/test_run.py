@@ -66,7 +66,7 @@ def test_a_table_comes_back_with_answers(stack: Stack, table: Path, tmp_path: Pa
         assert "The same command goes on with it." in said
         second = command(tmp_path, *words)
         said, _ = second.communicate(timeout=120)
-        assert second.returncode == 0, said
+        assert second.returncode == 1, said  # the last row has no text
     done = subprocess.run(
         [sys.executable, "-m", "lowtide.cli", "run", *words, "--json"],
         cwd=tmp_path,
@@ -79,6 +79,11 @@ def test_a_table_comes_back_with_answers(stack: Stack, table: Path, tmp_path: Pa
     assert (summary["rows"], summary["answered"], summary["failed"]) == (21, 20, 1)
     assert summary["finished"]
     assert "20 answers and 1 errors are in out.csv" in said
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "lowtide: 1 of 21 rows has an error, see the column error of out.csv; most often, 1 time: "
+        "The row has no text."
+    )
     written = rows(tmp_path / "out.csv")
     assert [row["id"] for row in written] == [str(number) for number in range(21)]
     assert all(row["answer"] and not row["error"] for row in written[:20])

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any
 
 import orjson
@@ -30,6 +31,7 @@ from lowtide.tables import Plan, Progress, Run, preview, read_rows
 _INTERRUPTED = 130
 _LINE_SECONDS = 10.0
 _SHOWN = 3
+_LONGEST_ERROR = 400
 
 
 def run(
@@ -50,7 +52,8 @@ def run(
 ) -> None:
     """Send each row of a table through a batch task; write the table with an answer column.
 
-    Ctrl-C stops it; the same command goes on with it, and pays for nothing twice.
+    Ctrl-C stops it; the same command goes on with it, and pays for nothing twice. The exit code
+    is 1 when a row has an error.
     """
     name = task if "." in task else f"tasks.{task}"
     plan = Plan(task=name, column=column, prompt=prompt, options=_options(option or []))
@@ -79,6 +82,15 @@ def run(
     screen.print(
         f"{progress.answered:,} answers and {progress.failed:,} errors are in {out}", soft_wrap=True
     )
+    common = begun.common_error()
+    if common is not None:
+        error, count = common
+        verb = "has" if progress.failed == 1 else "have"
+        times = "1 time" if count == 1 else f"{count:,} times"
+        raise LowtideError(
+            f"{progress.failed:,} of {progress.rows:,} rows {verb} an error, see the column "
+            f"{plan.error} of {out}; most often, {times}: {shorten(error, _LONGEST_ERROR)}"
+        )
 
 
 def _forget(app: Celery) -> None:

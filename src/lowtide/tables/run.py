@@ -196,6 +196,10 @@ class Run:
             self._store.fact("trouble"),
         )
 
+    def common_error(self) -> tuple[str, int] | None:
+        """The error that most rows have, and how many do; None when no row has one."""
+        return self._store.common_error()
+
     def go(
         self,
         app: Celery,

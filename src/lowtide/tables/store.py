@@ -87,6 +87,15 @@ class Store:
             ).fetchone()
         return int(found[0]), int(found[1]), int(found[2])
 
+    def common_error(self) -> tuple[str, int] | None:
+        """The error that most rows have, and how many do; None when no row has one."""
+        with self._lock:
+            found = self._db.execute(
+                "SELECT value, count(*) FROM rows WHERE ok = 0 GROUP BY value"
+                " ORDER BY count(*) DESC, min(n) LIMIT 1"
+            ).fetchone()
+        return None if found is None else (str(orjson.loads(found[0])), int(found[1]))
+
     def results(self, page: int = 1000) -> Iterator[tuple[int, bool | None, Any]]:
         """(row, ok, value) of every row in order; ok is None where nothing came back yet."""
         after = -1
