@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import Celery
 
 from lowtide.tables import Run, runs_in
 from tests.cli.conftest import Command
@@ -53,11 +54,21 @@ def test_a_table_comes_back_with_answers(stack: Stack, table: Path, tmp_path: Pa
     env = {**stack.env, "PYTHONPATH": str(ROOT)}
     stack.env |= {"LOWTIDE_BROKER_URL": stack.redis_url, "LOWTIDE_RESULT_BACKEND": stack.redis_url}
     stack.worker("worker.app")
+    stack.ready(Celery(broker=stack.redis_url, set_as_current=False))
     words = ["summarize", "in.csv", "--column", "text", "-o", "out.csv", "-A", "worker.app"]
     words += ["--yes"]
     os.environ |= env
+    unknown = command(tmp_path, "sumarize", *words[1:])
+    said, _ = unknown.communicate(timeout=60)
+    assert unknown.returncode == 1
+    assert said == (
+        "lowtide: No worker that runs knows the task tasks.sumarize; did you mean "
+        "tasks.summarize? Nothing was sent.\n"
+    )
+
     first = command(tmp_path, *words)
     assert first.stdout is not None
+    assert "No worker answers" not in said
     until(lambda: "sent" in first.stdout.readline(), "rows are sent")  # type: ignore[union-attr]
     first.send_signal(signal.SIGINT)
     said, _ = first.communicate(timeout=60)
@@ -146,7 +157,7 @@ def test_without_a_terminal_nothing_is_spent_unless_yes_was_said(
     assert ran.err == (
         "lowtide: This spends money, and there is no terminal to ask at: say so with --yes.\n"
     )
-    assert not redis.keys()
+    assert not redis.exists("celery")  # the queue
 
 
 def test_what_was_not_begun_or_was_stopped_waits_for_somebody_to_say_so(
@@ -163,6 +174,7 @@ def test_what_was_not_begun_or_was_stopped_waits_for_somebody_to_say_so(
     ran = lowtide(*words, "--yes")
 
     assert ran.code == 130
+    assert "No worker answers: what is sent waits in the broker for one." in ran.out
     assert "Stopped: 0 of 21 rows are back." in ran.out
     (stopped,) = runs_in(table.parent / "home" / "runs")
     assert stopped.progress().stopped

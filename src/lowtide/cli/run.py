@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import signal
 import sys
 import threading
@@ -30,6 +31,7 @@ from lowtide.tables import Plan, Progress, Run, preview, read_rows
 
 _INTERRUPTED = 130
 _LINE_SECONDS = 10.0
+_ASK_SECONDS = 1.5
 _SHOWN = 3
 _LONGEST_ERROR = 400
 
@@ -62,7 +64,10 @@ def run(
     begun = Run.of_command(runs, source, plan, out)
     # Standard output is for the JSON alone.
     screen = Console(stderr=True, highlight=False) if json else console()
-    if begun.progress().sent == 0 and not yes:
+    sent = begun.progress().sent
+    if sent < begun.rows:
+        _refuse_unknown(celery, name, screen)
+    if sent == 0 and not yes:
         _confirm(screen, celery if app else None, begun)
     with _stop_on_signal() as stop, _shown(screen, begun.rows) as show:
         progress = begun.go(celery, show, stop)
@@ -112,6 +117,26 @@ def _options(given: list[str]) -> dict[str, Any]:
         except orjson.JSONDecodeError:
             found[name] = value
     return found
+
+
+def _refuse_unknown(app: Celery, task: str, screen: Console) -> None:
+    """Passes if a worker knows the task, or none can be asked: a worker drops the messages of a
+    task that it does not know, and their rows would never come back.
+
+    Raises:
+        LowtideError: Workers answer, and none of them knows it.
+    """
+    with app.connection_for_write() as connection:
+        if "fanout" not in connection.transport.implements.exchange_type:
+            return  # workers cannot be asked over such a broker
+    answers = app.control.inspect(timeout=_ASK_SECONDS).registered() or {}
+    known = {name for names in answers.values() for name in names}
+    if not answers:
+        screen.print("No worker answers: what is sent waits in the broker for one.")
+    elif task not in known:
+        near = difflib.get_close_matches(task, sorted(known), n=1)
+        hint = f"; did you mean {near[0]}?" if near else "; `celery inspect registered` lists them."
+        raise LowtideError(f"No worker that runs knows the task {task}{hint} Nothing was sent.")
 
 
 def _confirm(screen: Console, app: Celery | None, begun: Run) -> None:
