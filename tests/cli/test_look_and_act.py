@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from lowtide.buffer import Buffer
 from lowtide.clock import SimulatedClock, SystemClock
 from lowtide.connect import connect
 from lowtide.ledger import Attempt, Ledger, NewMessage
+
+
+from lowtide.lane import Lane
+from lowtide.ledger import Attempt, Ledger
 from lowtide.settings import load
 from tests.cli.conftest import Command
 from tests.cli.test_commands import LANE, waiting
@@ -126,6 +131,63 @@ class TestLook:
         waiting(deployment, 3)
         (lane,) = told(lowtide, "lanes")
         assert (lane["lane"], lane["requests"], lane["paused"]) == (LANE.key, 3, None)
+
+
+class TestNarrow:
+    """A terminal of 80 columns: names are whole, and reasons are below in full."""
+
+    REASON = "the provider refuses it: You exceeded your current quota, please check your plan."
+
+    @pytest.fixture(autouse=True)
+    def _narrow(self, lowtide: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+
+    def test_paused_lanes(self, lowtide: Command, deployment: str) -> None:
+        other = Lane("eu", "/v1/responses", "gpt-5", "acme")
+        waiting(deployment, 3)
+        waiting(deployment, 2, other)
+        lowtide("pause", "default", "--reason", self.REASON)
+
+        for words in ("lanes", "status"):
+            lines = lowtide(words).out.splitlines()
+
+            assert LANE.key in lines
+            assert other.key in lines
+            assert max(map(len, lines)) <= 80
+            numbers = lines[lines.index(LANE.key) + 1].strip()
+            assert numbers.startswith("waiting: 3, of: 50,000, size: ")
+            assert numbers.endswith("sealed: paused")
+            assert f"default is paused: {self.REASON}" in " ".join(" ".join(lines).split())
+
+    def test_a_lane_that_has_room_stands_in_a_table(
+        self, lowtide: Command, deployment: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "120")
+        waiting(deployment, 3)
+        (row,) = [line for line in lowtide("lanes").out.splitlines() if LANE.key in line]
+        assert re.fullmatch(rf" {LANE.key} +3 +50,000 +\d+ bytes +21 +in \d+ (s|min) *", row)
+
+    def test_held_batches(self, lowtide: Command, deployment: str) -> None:
+        clock = SimulatedClock()
+        ledger = Ledger(load().ledger_url, clock)
+        ledger.create()
+        held = [f"{number}{'0' * 31}" for number in range(5)]
+        for batch_id in held:
+            record_batch(ledger, batch_id, at=clock.now())
+            lease = ledger.lease(batch_id, "test", 60)
+            assert lease is not None
+            reason = "no room" if batch_id == held[0] else self.REASON
+            ledger.move(lease, "HELD", reason=reason)
+        ledger.close()
+
+        for words in ("batches", "status"):
+            lines = lowtide(words).out.splitlines()
+
+            assert sum(batch_id in line for batch_id in held for line in lines) >= len(held)
+            assert max(map(len, lines)) <= 80
+            said = " ".join(" ".join(lines).split())
+            assert f"{held[0]}: no room" in said
+            assert re.search(rf"\w{{32}}, \w{{32}}, \w{{32}} and 1 more: {self.REASON}", said)
 
 
 class TestAct:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from lowtide.cli.context import AppOption, JsonOption, console, print_json, runtime
-from lowtide.cli.tables import clock, number, table
+from lowtide.cli.tables import Whole, clock, number, table
 from lowtide.errors import LowtideError
 from lowtide.ledger import BatchRow, BatchState
 from lowtide.ledger.lookups import OutcomeCount
@@ -19,6 +19,7 @@ from lowtide.runtime import Runtime
 from lowtide.shown import dollars, duration, size
 
 _STEPS = ("sealed", "recorded", "uploaded", "submitted", "ended", "fetched", "delivered")
+_NAMED = 3
 
 
 def batches(
@@ -82,7 +83,7 @@ def batch_table(found: Sequence[BatchRow], now: float, title: str) -> Renderable
         return Text("No batch." if title == "Batches" else "No batch is on its way.", style="dim")
     made = table(
         title,
-        {"batch": None, "model": 24, "state": 10, "note": None},
+        {"batch": None, "model": 24, "state": 10},
         ["requests", "done", "age", "end"],
     )
     for row in found:
@@ -91,13 +92,24 @@ def batch_table(found: Sequence[BatchRow], now: float, title: str) -> Renderable
             row.id,
             row.model,
             str(row.state),
-            row.reason or "",
             number(row.requests),
             number(done),
             duration(now - row.sealed_at),
             _end(row, now),
         )
-    return made
+    return Whole(made, _notes(found))
+
+
+def _notes(found: Sequence[BatchRow]) -> Iterator[str]:
+    """Why batches are where they are: each reason once, with the batches that have it."""
+    having: dict[str, list[str]] = {}
+    for row in found:
+        if row.reason:
+            having.setdefault(row.reason, []).append(row.id)
+    for reason, ids in having.items():
+        more = len(ids) - _NAMED
+        others = f" and {more:,} more" if more > 0 else ""
+        yield f"{', '.join(ids[:_NAMED])}{others}: {reason}"
 
 
 def _end(row: BatchRow, now: float) -> str:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from lowtide import control
 from lowtide.cli.context import AppOption, JsonOption, console, print_json, runtime
-from lowtide.cli.tables import table
+from lowtide.cli.tables import Whole, table
 from lowtide.control import Pause
 from lowtide.held import LaneStatus
 from lowtide.lane import Lane
@@ -49,16 +49,19 @@ def lane_table(rt: Runtime) -> RenderableType:
     found, pauses, now = all_lanes(rt), control.pauses(rt), rt.clock.now()
     if not found:
         return Text("No lane yet: nothing was ever accepted.", style="dim")
-    made = table("Lanes", {"lane": None}, ["waiting", "of", "size", "tokens", "sealed in"])
+    made = table("Lanes", {"lane": None}, ["waiting", "of", "size", "tokens", "sealed"])
+    keeping = {}
     for lane in found:
         pause = paused(lane, pauses)
-        due = "" if lane.due is None else duration(max(0.0, lane.due - now))
+        if pause is not None:
+            keeping[pause.subject] = pause.reason
+        due = "" if lane.due is None else f"in {duration(max(0.0, lane.due - now))}"
         made.add_row(
             lane.lane,
             f"{lane.requests:,}",
             f"{lane.thresholds.max_requests:,}",
             size(lane.size),
             f"{lane.tokens:,}",
-            f"paused: {pause.reason}" if pause else due,
+            "paused" if pause else due,
         )
-    return made
+    return Whole(made, (f"{subject} is paused: {reason}" for subject, reason in keeping.items()))
