@@ -100,6 +100,9 @@ def _advance(rt: Runtime, lease: Lease, batch: BatchRow) -> Next | None:
         quiet.warn(
             logger, "provider", "Batch %s is tried again in %.0f s: %s", batch.id, wait, error
         )
+        # The state is the ledger's: a create in doubt has taken it on.
+        stands = rt.ledger.batch(batch.id) or batch
+        rt.ledger.move(lease, stands.state, reason=str(error))
         return Next("submit", batch.id, at=rt.clock.now() + wait)
     if batch.state != BatchState.SUBMITTED:
         return None

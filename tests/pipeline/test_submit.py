@@ -43,6 +43,12 @@ def once(answer: Any) -> Any:
     return lambda found: left.pop() if left else found
 
 
+def reason_of(rt: Runtime, batch_id: str) -> str | None:
+    batch = rt.ledger.batch(batch_id)
+    assert batch is not None
+    return batch.reason
+
+
 def state_of(rt: Runtime, batch_id: str) -> str:
     batch = rt.ledger.batch(batch_id)
     assert batch is not None
@@ -130,6 +136,7 @@ def test_a_create_in_doubt_that_never_happened_is_made_once_the_wait_is_over(
     assert waits is not None
     assert waits.verb == "submit"
     assert state_of(rt, batch_id) == "SUBMITTING"
+    assert "is not listed by the provider yet" in str(reason_of(rt, batch_id))
     assert "delete_file" not in provider.calls
 
     rt.settings.adopt_wait = 0.0
@@ -180,7 +187,9 @@ def test_a_passing_failure_waits_and_is_tried_again(
     assert waits.verb == "submit"
     assert waits.at is not None
     assert 6.0 < waits.at - rt.clock.now() < 8.0
+    assert reason_of(rt, batch_id) == "429"
     submit(rt, batch_id)
+    assert reason_of(rt, batch_id) is None
     assert state_of(rt, batch_id) == "SUBMITTED"
     ended(rt, batch_id)
     assert billed(simulator, given) == [1] * 2
