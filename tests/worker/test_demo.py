@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lowtide.simulator import SimulatorServer
+from lowtide.simulator import SimulatorServer, SimulatorSettings
 from lowtide.simulator.report import totals
+from lowtide.simulator.turnaround import parse
 from tests.plugins.stack import ROOT, until
 from tests.worker.conftest import processes
 
@@ -102,12 +103,12 @@ def test_no_money_is_spent_unasked(home: Path, nothing_left: Ended, name: str) -
 
 
 def test_with_a_key_a_stopped_run_is_gone_on_with(home: Path, nothing_left: Ended) -> None:
-    with SimulatorServer() as provider:
+    with SimulatorServer(SimulatorSettings(working=parse("8s"))) as provider:
         account = {"OPENAI_API_KEY": "sk-x", "OPENAI_BASE_URL": provider.base_url}
         env = {**account, "LOWTIDE_MAX_WAIT": "1s", "LOWTIDE_POLL_MIN": "500ms"}
         first = demo("--limit", "2", "--yes", **env)
         assert first.stdout is not None
-        until(lambda: "accepted 2" in (first.stdout.readline()), "calls are made")  # type: ignore[union-attr]
+        until(lambda: "sent 2" in (first.stdout.readline()), "calls are sent")  # type: ignore[union-attr]
         first.send_signal(signal.SIGINT)
         said, _ = first.communicate(timeout=120)
         assert said.endswith("provider: `make demo` again picks up its answers.\n")
@@ -121,4 +122,24 @@ def test_with_a_key_a_stopped_run_is_gone_on_with(home: Path, nothing_left: Ende
         assert "This cost" in said
         billed = totals(provider.world.store)
         assert (billed["billed"], billed["billed_twice"]) == (2, 0)
+    nothing_left()
+
+
+def test_a_provider_that_cannot_be_reached_is_told_of(home: Path, nothing_left: Ended) -> None:
+    account = {"OPENAI_API_KEY": "sk-x", "OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}
+    ran = demo("--limit", "2", "--yes", **account, LOWTIDE_MAX_WAIT="1s")
+    assert ran.stdout is not None
+    until(
+        lambda: "not sent: Account default: " in ran.stdout.readline(),  # type: ignore[union-attr]
+        "the reason is told",
+    )
+
+    ran.send_signal(signal.SIGINT)
+
+    said, _ = ran.communicate(timeout=120)
+    assert ran.returncode == 130, said
+    assert said.endswith(
+        "Nothing was sent, so nothing was spent: `make demo` again goes on with it.\n"
+    )
+    assert "within 24 hours" not in said
     nothing_left()

@@ -37,11 +37,13 @@ class Snapshot:
         total: Calls that were made.
         stages: In the order that a call takes them.
         expected_end: Epoch seconds of the last answer, None while nobody can tell.
+        reasons: Why batches are not sent, each once.
     """
 
     total: int
     stages: tuple[Stage, ...]
     expected_end: float | None
+    reasons: tuple[str, ...] = ()
 
 
 def read(runtime: Runtime, total: int, turnaround: float | None) -> Snapshot:
@@ -64,6 +66,7 @@ def read(runtime: Runtime, total: int, turnaround: float | None) -> Snapshot:
         there = [batch for batch in batches if reached(batch)]
         return Stage(name, min(sum(batch.requests for batch in there), total), len(there))
 
+    kept = {batch.reason: None for batch in batches if batch.reason and not batch.submitted_at}
     ends = [_expected_end(batch, turnaround) for batch in batches if not batch.ended_at]
     return Snapshot(
         total,
@@ -75,6 +78,7 @@ def read(runtime: Runtime, total: int, turnaround: float | None) -> Snapshot:
             Stage("delivered", min(done, total)),
         ),
         max((end for end in ends if end is not None), default=None),
+        tuple(kept),
     )
 
 
@@ -91,7 +95,7 @@ class Progress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._started = time.monotonic()
-        self._last: tuple[Stage, ...] = ()
+        self._last: tuple[object, ...] = ()
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -107,9 +111,9 @@ class Progress:
         """Shows how far the calls are."""
         if self._live is not None:
             self._live.update(self._bars(now), refresh=True)
-        elif now.stages != self._last:
+        elif (now.stages, now.reasons) != self._last:
             self._console.print(_line(now), soft_wrap=True)
-        self._last = now.stages
+        self._last = (now.stages, now.reasons)
 
     def _bars(self, now: Snapshot) -> RenderableType:
         table = Table.grid(padding=(0, 2))
@@ -122,7 +126,9 @@ class Progress:
                 _batches(stage),
             )
         seconds = time.monotonic() - self._started
-        return Group(table, Text(f"  {seconds:.0f} s so far{_expected(now)}", style="dim"))
+        so_far = Text(f"  {seconds:.0f} s so far{_expected(now)}", style="dim")
+        reasons = (Text(f"  not sent: {reason}", style="yellow") for reason in now.reasons)
+        return Group(table, so_far, *reasons)
 
 
 def _line(now: Snapshot) -> str:
@@ -131,7 +137,8 @@ def _line(now: Snapshot) -> str:
         there = _batches(stage)
         parts.append(f"{stage.name} {stage.requests}" + (f" ({there})" if there else ""))
     clock = time.strftime("%H:%M:%S")
-    return f"{clock}  of {now.total}: {', '.join(parts)}{_expected(now)}"
+    reasons = "".join(f"; not sent: {reason}" for reason in now.reasons)
+    return f"{clock}  of {now.total}: {', '.join(parts)}{_expected(now)}{reasons}"
 
 
 def _batches(stage: Stage) -> str:
@@ -142,6 +149,8 @@ def _batches(stage: Stage) -> str:
 
 def _expected(now: Snapshot) -> str:
     if now.stages[-2].requests >= now.total:  # all have ended, what is left takes no time
+        return ""
+    if now.reasons and now.expected_end is None:
         return ""
     if now.expected_end is None:
         return "; answers come within 24 hours"

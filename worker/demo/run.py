@@ -186,12 +186,26 @@ def _say_stopped(demo: Demo) -> None:
     if demo.plan.simulated:
         shutil.rmtree(demo.folder, ignore_errors=True)
         demo.console.print("\n[bold]Stopped.[/] Nothing is left running.")
-    else:
-        demo.console.print(
-            "\n[bold]Stopped.[/] Nothing is left running here. What was sent goes on at the "
-            "provider: `make demo` again picks up its answers.",
-            soft_wrap=True,
-        )
+        return
+    left = (
+        "What was sent goes on at the provider: `make demo` again picks up its answers."
+        if _was_sent(demo)
+        else "Nothing was sent, so nothing was spent: `make demo` again goes on with it."
+    )
+    demo.console.print(f"\n[bold]Stopped.[/] Nothing is left running here. {left}", soft_wrap=True)
+
+
+def _was_sent(demo: Demo) -> bool:
+    """Whether the ledger knows of a batch at the provider, or of one that may be there."""
+    from lowtide.clock import SystemClock
+    from lowtide.ledger import Ledger
+
+    ledger = Ledger(demo.plan.env["LOWTIDE_DATABASE_URL"], SystemClock())
+    try:
+        ledger.create()  # it was stopped before a worker did
+        return any(batch.submitted_at or batch.submitting_at for batch in ledger.batches())
+    finally:
+        ledger.close()
 
 
 def _failed(reason: str, log: PrefixedLog | None = None) -> int:
