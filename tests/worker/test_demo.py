@@ -16,6 +16,7 @@ from lowtide.simulator.report import totals
 from lowtide.simulator.turnaround import parse
 from tests.plugins.stack import ROOT, until
 from tests.worker.conftest import processes
+from worker.demo.run import main
 
 Ended = Callable[[], None]
 
@@ -143,3 +144,14 @@ def test_a_provider_that_cannot_be_reached_is_told_of(home: Path, nothing_left: 
     )
     assert "within 24 hours" not in said
     nothing_left()
+
+
+@pytest.mark.parametrize("limit", ["0", "-3", "all"])
+def test_a_limit_that_takes_no_text_is_refused(
+    limit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--limit", limit])
+
+    assert ended.value.code == 2
+    assert f"--limit: {limit} is no number of 1 or more" in capsys.readouterr().err

@@ -92,8 +92,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("make demo", description=__doc__)
     parser.add_argument("--yes", action="store_true", help="spend real money without asking")
     parser.add_argument("--all", action="store_true", help="show every answer")
-    parser.add_argument("--limit", type=int, metavar="N", help="take the first N texts alone")
+    parser.add_argument("--limit", type=_count, metavar="N", help="take the first N texts alone")
     return parser
+
+
+def _count(value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value} is no number of 1 or more")
+    return int(value)
 
 
 def _prepare(options: argparse.Namespace, console: Console) -> Demo:

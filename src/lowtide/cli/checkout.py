@@ -31,7 +31,7 @@ def demo(
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Spend real money without asking.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Show every answer.")] = False,
-    limit: Annotated[int | None, typer.Option(help="Take the first N texts alone.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Take the first N texts alone.", min=1)] = None,
 ) -> None:
     """Run the main job on real text, as `make demo` does; in a checkout of lowtide's repository."""
     words = ["--yes"] * yes + ["--all"] * every
