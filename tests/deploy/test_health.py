@@ -28,6 +28,12 @@ def test_a_worker_is_healthy_while_it_ticks_and_answers(stack: Stack) -> None:
     before = health(stack)
     worker = stack.worker(MODULE)
     until(lambda: health(stack).returncode == 0, "the worker is healthy")
+    other = health(stack, "--worker", "celery@test")
+    assert other.returncode == 1
+    assert other.stderr == (
+        "lowtide: celery@test has not ticked. On its machine runs w1@test: ask for it with "
+        "--worker w1@test.\n"
+    )
     os.kill(worker.pid, signal.SIGSTOP)
     try:
         until(lambda: "loop stands still" in health(stack, "--older", "1s").stderr, "it stands")
