@@ -12,11 +12,8 @@ import pytest
 from lowtide.buffer import Buffer
 from lowtide.clock import SimulatedClock, SystemClock
 from lowtide.connect import connect
-from lowtide.ledger import Attempt, Ledger, NewMessage
-
-
 from lowtide.lane import Lane
-from lowtide.ledger import Attempt, Ledger
+from lowtide.ledger import Attempt, Ledger, NewMessage
 from lowtide.settings import load
 from tests.cli.conftest import Command
 from tests.cli.test_commands import LANE, waiting

@@ -318,6 +318,7 @@ def test_a_create_in_doubt_stays_so_while_the_account_is_refused(
     assert waits.at == pytest.approx(rt.clock.now() + rt.settings.poll_max, abs=5)
     assert state_of(rt, batch_id) == "SUBMITTING"
     assert "default" in control.pauses(rt)
+    assert waits.at is not None
     rt.timers.arm("submit", batch_id, waits.at)
     control.resume(rt, "default")
     assert rt.timers.due_at("submit", batch_id) == pytest.approx(rt.clock.now(), abs=5)
