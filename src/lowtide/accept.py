@@ -16,6 +16,7 @@ from celery import Celery, signals
 from celery._state import _task_stack
 from celery.app.task import Context
 from celery.app.trace import task_has_custom, trace_task
+from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
@@ -89,13 +90,17 @@ class _Waiting(NamedTuple):
 def accept(app: Celery, incoming: Sequence[Incoming], hostname: str) -> list[Accepted]:
     """Runs the first phase of each message; returns when all requests are in their buffers.
 
-    Never raises: one bad message must not end the others.
+    Never raises, unless the worker itself is to end: one bad message must not end the others.
     """
     found: list[Accepted | _Waiting] = []
     for message in incoming:
         try:
             found.append(_first_phase(app, message, hostname))
-        except Exception:
+        except (WorkerShutdown, WorkerTerminate):
+            raise
+        except BaseException:
+            # Also what is no `Exception`, such as `sys.exit()`: a pool of threads or greenlets
+            # would tell of the others only that they are lost.
             logger.exception("Task %s could not be accepted with others", message.task)
             found.append(Accepted("alone"))
     waiting = [item for item in found if isinstance(item, _Waiting)]

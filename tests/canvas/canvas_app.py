@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Generator
 from typing import Any
@@ -334,6 +335,11 @@ def kills(text: str) -> str:
     if text == "x":
         os.kill(os.getpid(), signal.SIGKILL)
     return text
+
+
+@task(base=Batch)
+def exits(text: str) -> str:
+    sys.exit(3)
 
 
 @task(base=Batch, bind=True)

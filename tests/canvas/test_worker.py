@@ -189,6 +189,20 @@ def test_a_bulk_call_that_kills_its_process_takes_no_other_with_it(
     assert ours.notes(3) == sorted(["R(a)", "R(b)", "R(c)"])
 
 
+@pytest.mark.parametrize("pool", ["threads", "gevent"])
+def test_a_function_that_ends_its_thread_takes_no_other_with_it(
+    world: World, ours: Side, pool: str
+) -> None:
+    world.env["CANVAS_LINGER"] = "0.3"
+    world.worker("w1", pool)
+
+    good = [ours.summ.delay("a")]
+    ours.exits.delay("x")
+    good.append(ours.summ.delay("b"))
+
+    assert [get(result) for result in good] == ["R(a)", "R(b)"]
+
+
 def test_calls_wait_in_the_queue_while_the_buffers_are_down(world: World, ours: Side) -> None:
     world.worker("w1", "prefork")
     world.redis.set("canvas:down", 1)
