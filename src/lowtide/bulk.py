@@ -18,6 +18,7 @@ from kombu.utils.uuid import uuid
 from lowtide import carried, lifetimes, listening, tracing
 from lowtide.carried import DEADLINE_HEADER, due_at
 from lowtide.many import ManyResults
+from lowtide.own_task import OwnTask
 from lowtide.result import BatchResult
 
 if TYPE_CHECKING:
@@ -122,15 +123,12 @@ def register(app: Celery) -> None:
         app.task(expand, name=EXPAND, bind=True, base=_Expand, lazy=False)
 
 
-class _Expand(Task):
+class _Expand(OwnTask):
     abstract = True
-    acks_late = True
-    reject_on_worker_lost = True
     # Celery sends it anew then, at once, and counts it: so it is known that a call may be guilty.
     retry_on_worker_lost = True
     max_retries = None
     default_retry_delay = None
-    ignore_result = True
     Request = "lowtide.worker_request:ReturnableRequest"
 
 

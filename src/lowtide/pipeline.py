@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from celery import Celery, Task
+from celery import Celery
 from celery.utils.log import get_logger
 
 from lowtide import failpoints, queues, quiet, runtime
 from lowtide.decide import backoff
+from lowtide.own_task import OwnTask
 
 logger = get_logger(__name__)
 
@@ -36,12 +37,9 @@ class Next:
     slices: int = 0
 
 
-class Step(Task):
-    """A pipeline task: redelivered when its worker dies, without a result."""
+class Step(OwnTask):
+    """A pipeline task."""
 
-    acks_late = True
-    reject_on_worker_lost = True
-    ignore_result = True
     abstract = True
 
     @property

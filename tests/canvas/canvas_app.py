@@ -6,6 +6,7 @@ should end: whatever a canvas gives with the twin, it has to give with the batch
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -58,6 +59,7 @@ def make_app(url: str, backend: str | None = None) -> Celery:
         result_extended=True,
         task_default_queue="canvas",
         worker_lost_wait=0.5,
+        **json.loads(os.environ.get("CANVAS_CONF", "{}")),
         result_expires=int(os.environ.get("CANVAS_EXPIRES", "86400")),
         broker_transport_options={
             "visibility_timeout": float(os.environ.get("CANVAS_VISIBILITY", "3600")),
@@ -360,6 +362,12 @@ def limited(text: str) -> str:
 @task(base=Batch, soft_time_limit=1)
 def slow_build(text: str) -> str:
     threading.Event().wait(20)
+    return text
+
+
+@task(base=Batch)
+def unhurried_build(text: str) -> str:
+    threading.Event().wait(0.3)
     return text
 
 

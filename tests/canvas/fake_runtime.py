@@ -20,6 +20,7 @@ from lowtide.envelope import answers_of
 from lowtide.errors import LowtideError, RequestRejected
 from lowtide.held import Where
 from lowtide.lane import Lane
+from lowtide.own_task import OwnTask
 from lowtide.request import Request, pack, unpack
 from lowtide.resume import Resumption, resume
 
@@ -140,9 +141,8 @@ def install(app: Celery) -> FakeRuntime:
         app.task(
             fan_out,
             name="canvas.fan_out",
+            base=OwnTask,
             bind=True,
             shared=False,
-            ignore_result=True,
-            acks_late=True,
         )
     return known

@@ -242,6 +242,25 @@ def test_what_needs_care_takes_the_ordinary_way(world: World, ours: Side, name: 
         assert failure(result)[0] == "SoftTimeLimitExceeded"
 
 
+@pytest.mark.parametrize(
+    ("world", "pool"),
+    [
+        ({"CANVAS_CONF": '{"task_soft_time_limit": 1}'}, "prefork"),
+        ({"CANVAS_CONF": '{"task_time_limit": 1}'}, "prefork"),
+        ({"CANVAS_CONF": '{"task_time_limit": 1}'}, "gevent"),
+        ({"CANVAS_CONF": '{"task_default_rate_limit": "1/h"}'}, "prefork"),
+    ],
+    indirect=["world"],
+    ids=["soft time limit", "time limit", "time limit, gevent", "rate limit"],
+)
+def test_limits_of_all_tasks_are_not_for_many_at_once(world: World, ours: Side, pool: str) -> None:
+    world.worker("w1", pool)
+
+    many = [ours.unhurried_build.delay_many("abcdef") for _ in range(2)]
+
+    assert [many.get(timeout=15) for many in many] == [[f"R({text})" for text in "abcdef"]] * 2
+
+
 def test_messages_of_the_old_protocol(world: World, ours: Side) -> None:
     world.worker("w1", "prefork")
     world.app.conf.task_protocol = 1
