@@ -39,12 +39,12 @@ from lowtide.errors import BufferUnreachable, InvalidRequest, LedgerUnavailable
 from lowtide.ids import custom_id, run_number
 from lowtide.outcome_pipe import OutcomePipe
 from lowtide.request import Request, digest, encode
+from lowtide.task import BatchTask
 from lowtide.turn import Turn, turn_of
 
 if TYPE_CHECKING:
     from lowtide.calls import Call
     from lowtide.lane import Lane
-    from lowtide.task import BatchTask
 
 logger = get_logger(__name__)
 _WAITS = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0)
@@ -267,6 +267,9 @@ def _first_phase(app: Celery, message: Incoming, hostname: str) -> Accepted | _W
     request.update(args=args, kwargs=kwargs, hostname=hostname, is_eager=False, **embed)
     context = context_of(request)
     turn = Turn(context.id)
+    if not isinstance(task, BatchTask):
+        # No batch task, called by its name with others: it has one phase.
+        return _traced(app, task, request, turn)
     try:
         turn.history = earlier_answers(task, context)
     except LedgerUnavailable as error:

@@ -125,6 +125,13 @@ def test_calls_by_name(world: World, ours: Side) -> None:
     assert get(unbound.delay_many(["a", "b"], chord=ours.join.s())) == "R(a)|R(b)"
 
 
+def test_a_plain_task_that_many_calls_name_runs_once_for_each(world: World, ours: Side) -> None:
+    many = task_ref("note", world.app).delay_many([("a", ours.key), ("b", ours.key)])
+
+    assert get(many) == ["a", "b"]
+    assert ours.notes(2) == ["a", "b"]
+
+
 def test_the_state_of_a_call_that_waits(world: World, ours: Side) -> None:
     with ours.held() as accepted:
         result = ours.summ.delay("a")
