@@ -15,7 +15,7 @@ from celery.utils.functional import maybe_list
 from celery.utils.log import get_logger
 from kombu.utils.uuid import uuid
 
-from lowtide import carried, lifetimes, listening, tracing
+from lowtide import bulk_calls, carried, lifetimes, listening, tracing
 from lowtide.carried import DEADLINE_HEADER, due_at
 from lowtide.many import ManyResults
 from lowtide.own_task import OwnTask
@@ -44,6 +44,7 @@ def delay_many(
     deadline: str | float | datetime | None = None,
     headers: Mapping[str, Any] | None = None,
     task_ids: Sequence[str] | None = None,
+    add_to_parent: bool = True,
     **options: Any,
 ) -> GroupResult | AsyncResult:
     """Sends a call for each of `calls`, some hundred in one message.
@@ -61,24 +62,36 @@ def delay_many(
         headers: Headers of each call.
         task_ids: Ids of the calls, in their order; new ones when left out. Sending a call again
             under the id that it has is harmless.
+        add_to_parent: Whether the results are children of the task that sends, if it is one.
         options: `tenant=`, `coalesce=`, `cache=`, `max_wait=`, `result_backend=` and
-            `deliver_to=` as for `BatchTask.apply_async`; and Celery's options for where and how
-            messages go: `queue=`, `priority=`, …
+            `deliver_to=` as for `BatchTask.apply_async`; Celery's `expires=`, `shadow=` and stamps
+            of each call; and its options for where and how messages go: `queue=`, `priority=`, …
+            The task's own, and routes for it, hold as for single calls.
 
     Returns:
         The results in the order of `calls`. With a chord, the chord's result; its `parent` is
         the group of results.
+
+    Raises:
+        TypeError: The task's function does not take the arguments of a call, or a time limit is
+            given, which calls that run together cannot have.
+        ValueError: There are not as many task ids as calls.
     """
-    arguments = [arguments_of(call) for call in calls]
+    options = bulk_calls.options_of(app, name, task, options)
+    serializer = options.get("serializer") or app.conf.task_serializer
+    arguments = [bulk_calls.checked(task, *arguments_of(call), serializer) for call in calls]
     group = uuid()
+    given = task_ids or [uuid() for _ in arguments]
+    if len(given) != len(arguments):
+        raise ValueError(f"There are {len(given)} task ids for {len(arguments)} calls.")
+    if task is not None and app.conf.task_always_eager:
+        options.update(link=link, link_error=link_error, deadline=deadline, headers=headers)
+        return bulk_calls.at_once(task, group, arguments, given, chord, **options)
     own = carried.take(options)
     make: Callable[[str], AsyncResult] = task.AsyncResult if task is not None else app.AsyncResult
     backend = carried.names_backend(own)
     if backend is not None:
         make = partial(BatchResult, app=app, task_name=name, result_backend=backend)
-    given = task_ids or [uuid() for _ in arguments]
-    if len(given) != len(arguments):
-        raise ValueError(f"There are {len(given)} task ids for {len(arguments)} calls.")
     results = ManyResults.of(group, given, make, app)
     body, result = _chord(app, chord, results)
     due = due_at(task.deadline if task is not None and deadline is None else deadline)
@@ -90,6 +103,8 @@ def delay_many(
             **own,
             **({} if due is None else {DEADLINE_HEADER: due}),
         },
+        "call": bulk_calls.take_headers(app, options),
+        "serializer": serializer,
         "ignore_result": options.pop("ignore_result", None),
         "embed": {
             "callbacks": maybe_list(link),
@@ -108,11 +123,16 @@ def delay_many(
                 kwargsrepr="{}",
                 ignore_result=True,
                 producer=producer,
+                add_to_parent=False,
+                route_name=name,
+                task_type=task,
                 **options,
             )
             first += len(some)
     if chord is not None and not arguments:
         maybe_signature(body, app=app).delay([])
+    if add_to_parent and app.current_worker_task:
+        app.current_worker_task.add_trail(result)
     return result
 
 

@@ -113,13 +113,13 @@ class TaskEvents:
         fields = {"lane": lane, "batch": batch_id, "expected_end": expected_end}
         self.add(task, "task-submitted", task_id, routing_key=where, **fields)
 
-    def revoked(self, task: Any, task_id: str) -> None:
-        """Adds that the task was revoked.
+    def revoked(self, task: Any, task_id: str, *, expired: bool = False) -> None:
+        """Adds that the task was revoked, or taken too late.
 
         For monitors a state of one's own, such as "SUBMITTED", comes after "REVOKED", so the event
         has to name the state itself.
         """
-        fields = {"terminated": False, "signum": None, "expired": False}
+        fields = {"terminated": False, "signum": None, "expired": expired}
         self.add(task, "task-revoked", task_id, state=states.REVOKED, **fields)
 
     def ended(

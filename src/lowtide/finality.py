@@ -96,14 +96,14 @@ def _is_claimed(backend: Any, context: Context) -> bool:
     return backend.client.get(backend.get_key_for_group(context.group, ".c")) not in (None, b"done")
 
 
-def revoke(task: Any, context: Context) -> None:
-    """Ends a task that was revoked while it waited, as a worker does."""
+def revoke(task: Any, context: Context, reason: Literal["revoked", "expired"] = "revoked") -> None:
+    """Ends a task that was revoked while it waited, or taken too late, as a worker does."""
     task.backend.mark_as_revoked(
         context.id,
-        "revoked",
+        reason,
         request=context,
         store_result=not context.ignore_result or task.store_errors_even_if_ignored,
     )
     signals.task_revoked.send(
-        sender=task, request=context, terminated=False, signum=None, expired=False
+        sender=task, request=context, terminated=False, signum=None, expired=reason == "expired"
     )

@@ -9,7 +9,7 @@ from celery import Task
 from celery.exceptions import NotRegistered
 from celery.utils.log import get_logger
 
-from lowtide import carried, early, endings, finality, runtime
+from lowtide import bulk_calls, carried, early, endings, finality, runtime
 from lowtide.accept import Incoming, accept
 from lowtide.celery_seam import context_of
 from lowtide.envelope import Body
@@ -61,6 +61,9 @@ def unfold(own: Task, calls: Calls) -> int:
     if task is None:
         _fail(own, calls.name, incoming)
         left = 0
+    elif bulk_calls.has_expired(calls.common.get("call", {})):
+        _expire(task, request.hostname or "", incoming)
+        left = 0
     elif request.retries:
         _send_alone(task, incoming)
         left = 0
@@ -75,9 +78,9 @@ def _incoming(own: Any, task: Any, calls: Calls) -> list[Incoming]:
     found = []
     for index, (args, kwargs) in enumerate(calls.arguments):
         headers = _headers(own, task, calls, index)
-        found.append(
-            Incoming(calls.name, headers, Body.of(args, kwargs, calls.common["embed"], "json"))
-        )
+        serializer = calls.common.get("serializer", "json")
+        body = Body.of(args, kwargs, calls.common["embed"], serializer)
+        found.append(Incoming(calls.name, headers, body))
     return found
 
 
@@ -87,6 +90,7 @@ def _headers(own: Any, task: Any, calls: Calls, index: int) -> dict[str, Any]:
     within, ignored = own.parent_id is not None, common["ignore_result"]
     return {
         **common["headers"],
+        **common.get("call", {}),
         "id": task_id,
         "task": calls.name,
         "root_id": own.root_id if within else task_id,
@@ -168,6 +172,15 @@ def _send_alone(task: Any, incoming: Sequence[Incoming]) -> None:
         len(incoming),
         task.name,
     )
+
+
+def _expire(task: Any, hostname: str, incoming: Sequence[Incoming]) -> None:
+    """Ends calls that were taken too late, as a worker ends those with messages of their own."""
+    events = TaskEvents(task.app, hostname)
+    for message in incoming:
+        finality.revoke(task, _context(task, message), "expired")
+        events.revoked(task, message.headers["id"], expired=True)
+    events.send()
 
 
 def _fail(own: Task, name: str, incoming: Sequence[Incoming]) -> None:

@@ -59,7 +59,6 @@ def make_app(url: str, backend: str | None = None) -> Celery:
         result_extended=True,
         task_default_queue="canvas",
         worker_lost_wait=0.5,
-        **json.loads(os.environ.get("CANVAS_CONF", "{}")),
         result_expires=int(os.environ.get("CANVAS_EXPIRES", "86400")),
         broker_transport_options={
             "visibility_timeout": float(os.environ.get("CANVAS_VISIBILITY", "3600")),
@@ -67,6 +66,7 @@ def make_app(url: str, backend: str | None = None) -> Celery:
             "unacked_restore_throttle": 1,
         },
     )
+    app.conf.update(json.loads(os.environ.get("CANVAS_CONF", "{}")))
     if os.environ.get("CANVAS_DRIVER", "fake") == "fake":
         fake_runtime.install(app)
     for fun, options in _MADE:
@@ -330,6 +330,17 @@ def seen_headers(request: Any) -> Any:
 @twins(bind=True, bases=(BatchHeaders, PlainHeaders))
 def tells_headers(self: Any, *args: Any, **kwargs: Any) -> str:
     return "x"
+
+
+@task(base=Batch)
+def kinds(value: Any) -> Generator[Any, Any, Any]:
+    yield "x"
+    return type(value).__name__
+
+
+@task(bind=True)
+def sends_many(self: Any, texts: list[str]) -> int:
+    return len(self.app.tasks["summ"].delay_many(texts))
 
 
 @task(base=Batch)
