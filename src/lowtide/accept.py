@@ -34,7 +34,7 @@ from lowtide import (
 )
 from lowtide.answer import Answer
 from lowtide.celery_seam import context_of
-from lowtide.envelope import Body, Envelope, Outcome, record
+from lowtide.envelope import Body, Earlier, Envelope, Outcome, record
 from lowtide.errors import BufferUnreachable, InvalidRequest, LedgerUnavailable
 from lowtide.ids import custom_id, run_number
 from lowtide.outcome_pipe import OutcomePipe
@@ -202,13 +202,30 @@ def own_lane(task: BatchTask, lane: Lane, tenant: str | None) -> Lane:
 
 
 def known_answer(
-    task: BatchTask, context: Context, step: steps.Asks, request: Request
+    task: BatchTask,
+    step: steps.Asks,
+    request: Request,
+    number: int,
+    earlier: Earlier | None,
 ) -> Outcome | None:
-    """The answer of an earlier call of the same, where the task lets it be used; None without.
+    """The answer to the very same that is there already; None without.
 
-    A retry asks anew.
+    A retry asks anew what its last try ended with. What that was answered before, which let it go
+    on, it is not asked for again.
+
+    Args:
+        task: The task.
+        step: What its function asks.
+        request: The same as it would be sent.
+        number: How many answers the function was given before.
+        earlier: What earlier tries were answered; None for a first one.
     """
-    if not request.cache or context.retries:
+    if earlier is not None and not step.ends:
+        outcome = earlier.outcomes.get((number, request.body))
+        if outcome is not None:
+            return outcome
+    asks_anew = earlier is not None and number >= earlier.steps
+    if not request.cache or asks_anew:
         return None
     body = answers.find(runtime.of(task.app), request)
     if body is None:
@@ -217,19 +234,18 @@ def known_answer(
     return (answer.endpoint, body) if judging.judge(task, answer) is None else None
 
 
-def earlier_answers(task: BatchTask, context: Context) -> Sequence[Outcome]:
-    """What a generator that is retried was answered before: it is not asked for again."""
+def earlier_answers(task: BatchTask, context: Context) -> Earlier | None:
+    """What earlier tries of the task were answered; None for the first.
+
+    Raises:
+        LedgerUnavailable: It cannot be asked.
+    """
     if not context.retries:
-        return ()
+        return None
     if not task.moderate and not inspect.isgeneratorfunction(inspect.unwrap(task.build)):
-        return ()
-    rt = runtime.of(task.app)
-    for retries in range(context.retries - 1, -1, -1):
-        run = run_number(retries, context.replaced_task_nesting or 0)
-        answers = rt.answers(context.id, run)
-        if answers:
-            return answers
-    return ()
+        return Earlier({}, 0)
+    run = run_number(context.retries, context.replaced_task_nesting or 0)
+    return runtime.of(task.app).earlier(context.id, range(run - context.retries, run))
 
 
 def model_path(model: type) -> str:
@@ -271,7 +287,7 @@ def _first_phase(app: Celery, message: Incoming, hostname: str) -> Accepted | _W
         # No batch task, called by its name with others: it has one phase.
         return _traced(app, task, request, turn)
     try:
-        turn.history = earlier_answers(task, context)
+        earlier = earlier_answers(task, context)
     except LedgerUnavailable as error:
         quiet.warn(logger, "ledger", "Task %s goes back to its queue: %s", message.task, error)
         return Accepted("returned")
@@ -282,7 +298,7 @@ def _first_phase(app: Celery, message: Incoming, hostname: str) -> Accepted | _W
             envelope = Envelope.seal(context, message.body)
             envelope.history = [record(outcome) for outcome in turn.history]
             wanted = make_request(task, context, step, envelope)
-            known = known_answer(task, context, step, wanted)
+            known = known_answer(task, step, wanted, len(turn.history), earlier)
             if known is None:
                 return _Waiting(task, request, wanted)
             turn = Turn(context.id, history=[*turn.history, known], envelope=envelope)

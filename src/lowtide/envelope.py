@@ -9,7 +9,7 @@ so far ride along, because it goes on by being run again from its start.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -203,14 +203,39 @@ def unpack(data: bytes) -> Envelope:
         raise EnvelopeError(f"The envelope is damaged: {error}.", {"code": "damaged"}) from None
 
 
-def answers_of(blob: bytes) -> list[Outcome]:
-    """How the requests ended that a generator made before the stored request `blob`.
+class Earlier(NamedTuple):
+    """What earlier tries of a generator were answered.
+
+    Attributes:
+        outcomes: How a request ended, by its number in the history and its body. Who asks
+            something else at that place has no answer yet.
+        steps: How many requests of one try were answered at most.
+    """
+
+    outcomes: Mapping[tuple[int, bytes], Outcome]
+    steps: int
+
+
+def earlier(blobs: Iterable[bytes]) -> Earlier:
+    """What is known of the stored requests `blobs` of a task, those asked first coming first.
 
     Raises:
-        LowtideError: The blob or its envelope cannot be read.
+        LowtideError: A blob or its envelope cannot be read.
     """
-    request = unpack_request("", _NO_LANE, blob)
-    return [recall(entry) for entry in unpack(request.envelope).history]
+    bodies: dict[int, bytes] = {}
+    outcomes: dict[tuple[int, bytes], Outcome] = {}
+    steps = 0
+    for blob in blobs:
+        request = unpack_request("", _NO_LANE, blob)
+        envelope = unpack(request.envelope)
+        for number, entry in enumerate(envelope.history):
+            # One without was answered from the cache.
+            if number in bodies:
+                outcomes[number, bodies[number]] = recall(entry)
+        steps = max(steps, len(envelope.history))
+        if not envelope.invalid:
+            bodies[len(envelope.history)] = request.body
+    return Earlier(outcomes, steps)
 
 
 def record(outcome: Outcome) -> list[Any]:

@@ -99,30 +99,27 @@ def defer(task: BatchTask, args: Any, kwargs: Any) -> Any:
     }
     body = Body.of(args, kwargs, embed, task.serializer or "json")
     try:
-        history = accept.earlier_answers(task, context)
+        earlier = accept.earlier_answers(task, context)
     except LedgerUnavailable as error:
         raise worker_request.Returned(error.message) from error
-    with turn_of(Turn(context.id, taken=True)):
-        step = steps.advance(moderating.started(task, args, kwargs, history), history, task.to_call)
-    if isinstance(step, steps.Done):
-        return step.value
+    history: list[Outcome] = []
     while True:
-        envelope = Envelope.seal(context, body)
-        envelope.history = [record(outcome) for outcome in history]
-        request = accept.make_request(task, context, step, envelope)
-        known = accept.known_answer(task, context, step, request)
-        if known is None:
-            break
-        if step.ends:
-            return _result(task, envelope, known)
-        history = [*history, known]
-        args, kwargs, _ = body.load(task.app)
         with turn_of(Turn(context.id, taken=True)):
             step = steps.advance(
                 moderating.started(task, args, kwargs, history), history, task.to_call
             )
         if isinstance(step, steps.Done):
             return step.value
+        envelope = Envelope.seal(context, body)
+        envelope.history = [record(outcome) for outcome in history]
+        request = accept.make_request(task, context, step, envelope)
+        known = accept.known_answer(task, step, request, len(history), earlier)
+        if known is None:
+            break
+        if step.ends:
+            return _result(task, envelope, known)
+        history = [*history, known]
+        args, kwargs, _ = body.load(task.app)
     try:
         accept.hand_over(task.app, [request])
     except BufferUnreachable as error:

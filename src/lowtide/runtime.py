@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from lowtide.buffer import Buffer
-    from lowtide.envelope import Outcome
+    from lowtide.envelope import Earlier
     from lowtide.held import Where
     from lowtide.lane import Lane
     from lowtide.ledger import Ledger
@@ -204,23 +204,17 @@ class Runtime:
         """Where a task's request is now, None when lowtide holds none."""
         return self.buffer.where([task_id])[0]
 
-    def answers(self, task_id: str, run: int) -> list[Outcome]:
-        """How the requests of a generator's earlier try ended, but for its last one.
+    def earlier(self, task_id: str, runs: range) -> Earlier:
+        """How the requests of a generator's earlier tries ended, but for the last one of each.
 
         A retry need not ask, and pay, again for what was answered before the step that failed.
 
         Args:
             task_id: The task.
-            run: Which run of that id; see `ids.run_number`.
-
-        Returns:
-            (endpoint, response body) or the error of each step, oldest first.
+            runs: Which runs of that id; see `ids.run_number`.
         """
-        from lowtide.envelope import answers_of
+        from lowtide.envelope import earlier
+        from lowtide.ids import place
 
-        steps = {}
-        for row in self.ledger.task(task_id):
-            _, made_by, step = row.custom_id.rsplit(".", 2)
-            if made_by == str(run):
-                steps[int(step)] = row.blob
-        return answers_of(steps[max(steps)]) if steps else []
+        rows = {place(row.custom_id): row.blob for row in self.ledger.task(task_id)}
+        return earlier(rows[asked] for asked in sorted(rows) if asked[0] in runs)

@@ -458,6 +458,16 @@ def retried_generator(self: Any, text: str) -> Generator[Any, Any, Any]:
     return second.text
 
 
+@task(base=BatchTask, bind=True, model=MODEL)
+def retries_with_another(self: Any, text: str) -> Generator[Any, Any, Any]:
+    same = yield "same"
+    first = yield text
+    yield "last"
+    if text == "old":
+        raise self.retry(args=("new",), countdown=0 if self.request.headers is None else 0.1)
+    return [same.text, first.text]
+
+
 @task(base=BatchTask, model=MODEL)
 def bad_yield(text: str) -> Generator[Any, Any, Any]:
     yield text

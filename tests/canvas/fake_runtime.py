@@ -16,9 +16,10 @@ from celery import Celery
 from lowtide import runtime, settings
 from lowtide.clock import SystemClock
 from lowtide.connect import connect
-from lowtide.envelope import answers_of
+from lowtide.envelope import Earlier, earlier
 from lowtide.errors import LowtideError, RequestRejected
 from lowtide.held import Where
+from lowtide.ids import place
 from lowtide.lane import Lane
 from lowtide.own_task import OwnTask
 from lowtide.request import Request, pack, unpack
@@ -81,13 +82,13 @@ class FakeRuntime:
                 return Where(name, "b1", 0, 0, 0, lane=lane.decode(), state="BUFFERED")
         return None
 
-    def answers(self, task_id: str, run: int) -> list[Any]:
-        found = []
-        for custom_id, blob in self.redis.hgetall(PACKED).items():
-            name, tried, step = custom_id.decode().rsplit(".", 2)
-            if name == task_id and int(tried) == run:
-                found.append((int(step), blob))
-        return answers_of(max(found)[1]) if found else []
+    def earlier(self, task_id: str, runs: range) -> Earlier:
+        found = {
+            place(custom_id.decode()): blob
+            for custom_id, blob in self.redis.hgetall(PACKED).items()
+            if custom_id.decode().startswith(f"{task_id}.")
+        }
+        return earlier(found[asked] for asked in sorted(found) if asked[0] in runs)
 
 
 def answer(endpoint: str, body: dict[str, Any]) -> Any:

@@ -15,7 +15,7 @@ from celery.app.task import Context
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowtide.envelope import Body, Envelope, answers_of, record, unpack
+from lowtide.envelope import Body, Envelope, earlier, record, unpack
 from lowtide.errors import EnvelopeError, RequestExpired
 from lowtide.ids import MAX_LENGTH, custom_id, run_number
 from lowtide.lane import Lane
@@ -111,13 +111,20 @@ def test_history_keeps_answers_and_errors() -> None:
     envelope = Envelope.seal(context(), Body.of([], {}, EMPTY, "json"))
     answer = ("/v1/chat/completions", {"choices": [{"index": 0}], "n": 1.5})
     error = RequestExpired("too late", {"batch": "b_1", "attempts": 3})
-    envelope.history = [record(answer), record(error)]
     lane = Lane("default", "/v1/chat/completions", "m")
+    blobs = []
+    for body, ended in ((b"1", answer), (b"2", error), (b"3", answer)):
+        # That an answer was of no use does not change what was asked.
+        for envelope.invalid, line in (([], body), ([{"is": "bad"}], b"again")):
+            blobs.append(pack(Request("t-1.0.2", "t-1", "t", lane, line, envelope.pack(), 1)))
+        envelope.history = [*envelope.history, record(ended)]
 
-    blob = pack(Request("t-1.0.2", "t-1", "t", lane, b"{}", envelope.pack(), 1))
-    first, second = answers_of(blob)
+    known = earlier(blobs)
 
-    assert first == answer
+    assert known.steps == 2
+    assert known.outcomes[0, b"1"] == answer
+    assert list(known.outcomes) == [(0, b"1"), (1, b"2")]
+    second = known.outcomes[1, b"2"]
     assert isinstance(second, RequestExpired)
     assert (second.message, second.details) == ("too late", {"batch": "b_1", "attempts": 3})
 

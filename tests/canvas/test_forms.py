@@ -73,6 +73,15 @@ def test_a_retried_generator_asks_only_for_what_failed(world: World, ours: Side)
     assert asked(world, result) == [".0.0", ".0.1", ".1.1"]
 
 
+@pytest.mark.parametrize("headers", [None, {"late": "1"}], ids=["together", "by itself"])
+def test_a_retry_takes_only_answers_to_what_it_asks(world: World, ours: Side, headers: Any) -> None:
+    result = ours.retries_with_another.apply_async(("old",), headers=headers)
+
+    assert get(result) == ["R(same)", "R(new)"]
+    # "same" was answered; "new" was not, though something else was in its place.
+    assert asked(world, result) == [".0.0", ".0.1", ".0.2", ".1.1", ".1.2"]
+
+
 def test_generators_stand_in_canvases(ours: Side) -> None:
     piped = chain(ours.catching.s("x"), ours.suffix.s("!"), ours.catching.s())()
     both = chord([ours.catching.s("a"), ours.summ.s("b"), ours.silent.s("c")], ours.join.s())()
