@@ -29,7 +29,7 @@ from lowtide.spool import spool_folder
 
 if TYPE_CHECKING:
     from lowtide.ledger import BatchRow, Lease
-    from lowtide.providers import BatchError
+    from lowtide.providers import BatchError, Provider
     from lowtide.runtime import Runtime
 
 logger = get_logger(__name__)
@@ -191,15 +191,22 @@ def _from_files(settling: Settling) -> None:
     with spool_folder(settling.rt) as folder:
         for file_id in named:
             path = folder / "results.jsonl"
-            try:
-                provider.download(file_id, path)
-            except ProviderUnavailable as error:
-                if error.details.get("status") not in _GONE:
-                    raise
+            if not _downloaded(provider, file_id, path):
                 settling.missing.append(file_id)
                 continue
             failpoints.reach("fetch.downloaded")
             _read(settling, path)
+
+
+def _downloaded(provider: Provider, file_id: str, path: Path) -> bool:
+    """Downloads a file; False when the provider does not have it."""
+    try:
+        provider.download(file_id, path)
+    except ProviderUnavailable as error:
+        if error.details.get("status") not in _GONE:
+            raise
+        return False
+    return True
 
 
 def _may_come(settling: Settling) -> bool:
@@ -303,6 +310,7 @@ def _named(settling: Settling, errors: Collection[BatchError]) -> dict[str, Batc
 
     Which line is whose is read from the file that was sent: requests may have left the batch
     since, so the ledger cannot tell. These are in it, too: who is left is not to blame then.
+    Without that file nobody is named, and the culprit is found by halving.
     """
     numbered = {
         error.line: error
@@ -314,7 +322,9 @@ def _named(settling: Settling, errors: Collection[BatchError]) -> dict[str, Batc
     batch, found = settling.batch, {}
     with spool_folder(settling.rt) as folder:
         path = folder / "sent.jsonl"
-        settling.rt.provider(batch.account).download(str(batch.input_file_id), path)
+        provider = settling.rt.provider(batch.account)
+        if not _downloaded(provider, str(batch.input_file_id), path):
+            return {}
         for number, line in enumerate(results.read_lines(path), start=1):
             if number in numbered:
                 found[orjson.loads(line)["custom_id"]] = numbered[number]

@@ -396,6 +396,19 @@ def test_calls_wait_while_the_account_is_refused_at_validation(
     assert control.paused(rt, given[0].lane.key) is None
 
 
+def test_a_failed_validation_whose_input_file_is_gone_is_halved(
+    rt: Runtime, provider: Interfering
+) -> None:
+    given = requests(1) + requests(1, stream=True)
+    batch_id = submitted(rt, given)
+    batch = rt.ledger.batch(batch_id)
+    assert batch is not None
+    provider._provider.delete_file(str(batch.input_file_id))
+
+    assert settled(rt, batch_id) == {}
+    assert len(followers(rt, batch_id)) == 2
+
+
 def test_attempts_are_listed_after_redis_was_emptied(rt: Runtime, provider: Interfering) -> None:
     rt.settings.max_attempts = 3
     given = requests(1)

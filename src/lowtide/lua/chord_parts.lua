@@ -5,29 +5,27 @@
 --       5 TTL in s or 0
 -- Returns of each part that Redis refused: 1 its number, from 0  2 why. The others are added.
 -- A part that is known already, or whose chord is done, is left out.
-local function add(parts, seen, claim, member, encoded, ordered, index, ttl)
-  if redis.call('GET', claim) == 'done' or redis.call('SADD', seen, member) == 0 then
-    return
-  end
-  local order = ordered == '1' and {'ZADD', parts, index, encoded} or {'RPUSH', parts, encoded}
-  local added = redis.pcall(unpack(order))
-  if type(added) == 'table' then
-    redis.call('SREM', seen, member)
-    error(added)
-  end
-  if tonumber(ttl) > 0 then
-    redis.call('EXPIRE', parts, ttl)
-    redis.call('EXPIRE', seen, ttl)
-  end
-end
-
 local refused = {}
 for part = 0, #KEYS / 3 - 1 do
   local parts, seen, claim = KEYS[3 * part + 1], KEYS[3 * part + 2], KEYS[3 * part + 3]
-  local added, problem = pcall(add, parts, seen, claim, unpack(ARGV, 5 * part + 1, 5 * part + 5))
-  if not added then
+  local member, encoded, ordered, index, ttl = unpack(ARGV, 5 * part + 1, 5 * part + 5)
+  local added = redis.pcall('GET', claim) ~= 'done' and redis.pcall('SADD', seen, member)
+  if added == 1 then
+    if ordered == '1' then
+      added = redis.pcall('ZADD', parts, index, encoded)
+    else
+      added = redis.pcall('RPUSH', parts, encoded)
+    end
+    if type(added) == 'table' then
+      redis.call('SREM', seen, member)
+    elseif tonumber(ttl) > 0 then
+      redis.call('EXPIRE', parts, ttl)
+      redis.call('EXPIRE', seen, ttl)
+    end
+  end
+  if type(added) == 'table' then
     table.insert(refused, part)
-    table.insert(refused, type(problem) == 'table' and problem.err or problem)
+    table.insert(refused, added.err)
   end
 end
 return refused
