@@ -178,7 +178,7 @@ def _expire(task: Any, hostname: str, incoming: Sequence[Incoming]) -> None:
     """Ends calls that were taken too late, as a worker ends those with messages of their own."""
     events = TaskEvents(task.app, hostname)
     for message in incoming:
-        finality.revoke(task, _context(task, message), "expired")
+        finality.revoke(task, context_of(_request(task, message)), "expired")
         events.revoked(task, message.headers["id"], expired=True)
     events.send()
 
