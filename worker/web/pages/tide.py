@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from starlette.exceptions import HTTPException
@@ -50,8 +52,13 @@ def tide(request: Request) -> Response:
         low=ranked[:_NAMED],
         high=ranked[: -_NAMED - 1 : -1] if len(ranked) > _NAMED else [],
         median=statistics.median(took) if took else None,
-        slow=took[int(0.95 * (len(took) - 1))] if took else None,
+        slow=slow(took) if took else None,
     )
+
+
+def slow(took: Sequence[float]) -> float:
+    """The least of these sorted durations that 95 % of them are not above."""
+    return took[math.ceil(0.95 * len(took)) - 1]
 
 
 def by_hour(found: list[Turnaround]) -> list[list[float | None]]:
