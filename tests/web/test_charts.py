@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import statistics
 
 import pytest
 
 from worker.web.charts import Bar, heat_map, money_bars, nice
+from worker.web.pages.tide import slow
 
 
 @pytest.mark.parametrize(
@@ -45,3 +47,33 @@ def test_hours_without_a_batch() -> None:
 
     assert chart.count("cell none") == 168
     assert "Mon 0:00 UTC: no batch" in chart
+
+
+@pytest.mark.parametrize(
+    ("took", "within"),
+    [([7.0], 7.0), ([9.0, 11.0], 11.0), ([float(n) for n in range(1, 101)], 95.0)],
+)
+def test_nineteen_of_twenty_took_no_longer(took: list[float], within: float) -> None:
+    assert slow(took) == within
+    assert statistics.median(took) <= within
+
+
+@pytest.mark.parametrize(
+    ("cost", "labels"),
+    [
+        (0.00008, ["$0", "$0.000050", "$0.000100"]),
+        (0.17, ["$0", "$0.1000", "$0.2000"]),
+        (1800.0, ["$0", "$1,000.00", "$2,000.00"]),
+    ],
+)
+def test_the_axis_tells_money_and_has_room_for_it(cost: float, labels: list[str]) -> None:
+    chart = str(money_bars([Bar("2026-01-31", cost, 0.0)], "Costs"))
+
+    found = re.findall(r'<text x="([\d.]+)" y="[\d.]+">([^<]+)</text>', chart)
+
+    assert [label for _, label in found] == labels
+    # On the right, beside the last day, which is what a narrow screen shows.
+    assert all(float(x) + 7.5 * len(label) <= 1060 for x, label in found)
+    column = re.search(r'class="paid" x="([\d.]+)" width="([\d.]+)"', chart)
+    assert column is not None
+    assert float(column[1]) + float(column[2]) < float(found[0][0])

@@ -10,7 +10,8 @@ from markupsafe import Markup, escape
 
 from lowtide.shown import dollars, duration
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 1060, 240, 56, 24, 8
+_WIDTH, _HEIGHT, _BOTTOM, _TOP = 1060, 240, 24, 8
+_LETTER, _GAP = 7.5, 8  # the width of a letter, at least, and between a label and what is beside it
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
@@ -27,11 +28,14 @@ def money_bars(bars: Sequence[Bar], title: str) -> Markup:
     """Columns of cost with the saving stacked on them."""
     top = nice(max((bar.cost + bar.saving for bar in bars), default=0.0))
     plot = _HEIGHT - _BOTTOM - _TOP
-    step = (_WIDTH - _LEFT) / max(len(bars), 1)
-    parts = [_axis(top, plot)]
+    # The scale is on the right, beside the last days: a narrow screen shows that end first.
+    scale = [(share, dollars(top * share) if share else "$0") for share in (0.0, 0.5, 1.0)]
+    right = _WIDTH - _GAP - _LETTER * max(len(label) for _, label in scale)
+    step = (right - 2 * _GAP) / max(len(bars), 1)
+    parts = [_axis(scale, plot, right)]
     every = max(1, math.ceil(len(bars) / 10))
     for number, bar in enumerate(bars):
-        x = _LEFT + number * step
+        x = _GAP + number * step
         paid = plot * bar.cost / top
         saved = plot * bar.saving / top
         floor = _TOP + plot
@@ -97,13 +101,13 @@ def _level(value: float, low: float, high: float) -> int:
     return min(5, int(6 * math.log(value / low) / math.log(high / low)))
 
 
-def _axis(top: float, plot: float) -> str:
+def _axis(scale: Sequence[tuple[float, str]], plot: float, right: float) -> str:
     lines = []
-    for share in (0.0, 0.5, 1.0):
+    for share, label in scale:
         y = _TOP + plot * (1 - share)
         lines.append(
-            f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">${top * share:g}</text>'
+            f'<line class="grid" x1="0" x2="{right - _GAP:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<text x="{right:.1f}" y="{y + 4:.1f}">{label}</text>'
         )
     return "".join(lines)
 
