@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,11 +101,29 @@ def test_web_serves_the_page_of_a_checkout(deployment: str, tmp_path: Path) -> N
         assert words[:2] == ["READY", "lowtide-web"]
 
 
-def test_web_is_not_open_to_others_without_a_token(deployment: str) -> None:
+@pytest.mark.parametrize("token", [None, ""])
+def test_web_is_not_open_to_others_without_a_token(
+    deployment: str, monkeypatch: pytest.MonkeyPatch, token: str | None
+) -> None:
+    if token is not None:
+        monkeypatch.setenv("LOWTIDE_WEB_TOKEN", token)
     command = [sys.executable, "-m", "lowtide.cli", "web", "--host", "0.0.0.0", "--port", "0"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 2
     assert "LOWTIDE_WEB_TOKEN" in ran.stderr
+
+
+@pytest.mark.parametrize("name", ["web", "simulate"])
+def test_a_port_that_is_taken_is_one_line(deployment: str, name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "lowtide.cli", name, "--port", str(port)]
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 2
+    assert ran.stderr.endswith(
+        f": 127.0.0.1:{port} cannot be listened on: Address already in use. Choose another --port.\n"
+    )
+    assert ran.stderr.count("\n") == 1
 
 
 def test_demo_takes_the_demos_options(tmp_path: Path) -> None:

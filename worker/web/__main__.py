@@ -12,7 +12,7 @@ from lowtide import logs
 from lowtide.errors import LowtideError, SettingsError
 from lowtide.runtime import of
 from worker.web.app import make_app
-from worker.web.guard import is_loopback
+from worker.web.guard import is_loopback, token
 
 _BACKLOG = 2048
 
@@ -40,12 +40,13 @@ def serve(host: str, port: int) -> None:
         port: Port to listen on; 0 for a free one.
 
     Raises:
-        SettingsError: `host` can be reached from outside and no token is set.
+        SettingsError: `host` can be reached from outside and no token is set, or the port is
+            taken.
     """
     from worker.app import app as celery_app
 
     rt = of(celery_app)
-    if rt.settings.web_token is None and not is_loopback(host):
+    if not token(rt) and not is_loopback(host):
         raise SettingsError(
             f"The page on {host} can be reached by others: set LOWTIDE_WEB_TOKEN to what they "
             "have to log in with, or listen on 127.0.0.1."
@@ -54,7 +55,12 @@ def serve(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
+        try:
+            listening.bind((host, port))
+        except OSError as error:
+            raise SettingsError(
+                f"{host}:{port} cannot be listened on: {error.strerror}. Choose another --port."
+            ) from error
         listening.listen(_BACKLOG)  # who comes before all is set up waits, and is not refused
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{listening.getsockname()[1]}"

@@ -26,7 +26,13 @@ def _listen(host: str, port: int) -> socket.socket:
     # With the protocol named, asyncio turns Nagle's algorithm off: 40 ms less an answer.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((host, port))
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise OSError(
+            f"{host}:{port} cannot be listened on: {error.strerror}. Choose another --port."
+        ) from error
     listener.listen(2048)
     return listener
 
