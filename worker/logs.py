@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import threading
 from pathlib import Path
 from typing import TextIO
@@ -18,14 +20,17 @@ class PrefixedLog:
 
     Args:
         console: Where to print; None keeps them in the file alone.
-        path: The file, begun anew.
+        path: The file, begun anew unless another process writes it.
     """
 
     def __init__(self, console: Console | None, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._console = console
-        self._file: TextIO = path.open("w", encoding="utf-8")
+        self._file: TextIO = path.open("a", encoding="utf-8")
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file.truncate(0)
         self._colours: dict[str, str] = {"lowtide": "bold"}
         self._lock = threading.Lock()
 
