@@ -110,3 +110,32 @@ def test_any_text_survives_csv(tmp_path_factory, rows):
     write_rows(path, ["a", "b"], table)
 
     assert list(read_rows(path)) == table
+
+
+@pytest.mark.parametrize(
+    ("content", "marked"),
+    [
+        (b"name,text\nAda,x\n", False),
+        (b"\xef\xbb\xbfname;text\nAda;x\n", True),
+        ("name\ttext\nAda\tx\n".encode("utf-16"), True),
+        ("name;text\nJos\u00e9;x\n".encode("cp1252"), True),  # as spreadsheets save it
+    ],
+)
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_csv_has_a_mark_in_front_if_spreadsheets_are_used(tmp_path, content, marked, ending):
+    source = tmp_path / "in.csv"
+    source.write_bytes(content)
+    out = tmp_path / f"out.{ending}"
+
+    write_rows(out, ["name"], [{"name": "Ada"}], like=source)
+
+    assert out.read_bytes().startswith(b"\xef\xbb\xbf") is marked
+
+
+def test_csv_made_of_a_spreadsheet_has_a_mark_in_front(tmp_path):
+    source, out = tmp_path / "in.xlsx", tmp_path / "out.csv"
+    write_rows(source, ["name"], [{"name": "Ada"}])
+
+    write_rows(out, ["name"], [{"name": "Ada"}], like=source)
+
+    assert out.read_bytes().startswith(b"\xef\xbb\xbf")

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
@@ -86,18 +87,24 @@ def columns_of(path: Path) -> list[str]:
     return list(names)
 
 
-def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> int:
+def write_rows(
+    path: Path, columns: Sequence[str], rows: Iterable[Row], *, like: Path | None = None
+) -> int:
     """Writes a table; `path` is there only once it is whole.
 
     Args:
         path: Its name tells the format.
         columns: The columns in their order; JSONL takes each row as it is.
         rows: Column name → value; what a row lacks stays empty.
+        like: The table that the rows are of. A CSV file gets a mark of its encoding in front, as
+            spreadsheets need it, unless this table is plain UTF-8 without one.
 
     Returns:
         How many rows.
     """
     writer = _WRITERS[format_of(path, "written")]
+    if writer is _write_csv and like is not None and not _of_spreadsheets(like):
+        writer = partial(_write_csv, encoding="utf-8")
     part = _beside(path)
     try:
         count = writer(part, columns, rows)
@@ -187,6 +194,17 @@ def _encoding(path: Path) -> str:
     return "utf-8-sig"
 
 
+def _of_spreadsheets(path: Path) -> bool:
+    """Whether a table was made by a spreadsheet: one takes UTF-8 without a mark in front for
+    something else.
+    """
+    if format_of(path) not in ("csv", "tsv"):
+        return format_of(path) == "xlsx"
+    with path.open("rb") as file:
+        marked = file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+    return marked or _encoding(path) != "utf-8-sig"
+
+
 def _header(path: Path, cells: Sequence[Any]) -> list[str]:
     names = [as_text(cell).strip() for cell in cells]
     while names and not names[-1]:
@@ -230,9 +248,10 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
             yield row
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> int:
-    # With a mark in front: without it spreadsheets take UTF-8 for something else.
-    with path.open("w", encoding="utf-8-sig", newline="") as file:
+def _write_csv(
+    path: Path, columns: Sequence[str], rows: Iterable[Row], encoding: str = "utf-8-sig"
+) -> int:
+    with path.open("w", encoding=encoding, newline="") as file:
         writer = csv.writer(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
         writer.writerow(columns)
         count = 0

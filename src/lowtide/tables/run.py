@@ -243,7 +243,8 @@ class Run:
         Returns:
             How many rows.
         """
-        return write_rows(out, self.plan.output_columns(self.columns), self._joined())
+        columns = self.plan.output_columns(self.columns)
+        return write_rows(out, columns, self._joined(), like=self.source)
 
     def _joined(self) -> Iterator[Row]:
         results = self._store.results()
