@@ -97,6 +97,20 @@ class TestSettings:
         assert ran.code == 2
         assert ran.err.startswith("lowtide: Setting LOWTIDE_MAX_WAIT = 'soon'")
 
+    def test_an_app_that_the_environment_names_is_told_to_come_from_there(
+        self, lowtide: Command, deployment: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("APP", "production")
+
+        for command in ("settings", "status"):
+            ran = lowtide(command)
+            assert ran.code == 1
+            assert ran.err.startswith("lowtide: The Celery app 'production' cannot be imported: ")
+            assert ran.err.endswith(
+                " APP in the environment names it: unset APP, or name your app with -A.\n"
+            )
+        assert "environment" not in lowtide("status", "-A", "no_such_app").err
+
     def test_shows_no_secrets(self, lowtide: Command, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LOWTIDE_REDIS_URL", "redis://me:hunter2@localhost/0")
         monkeypatch.setenv("LOWTIDE_ACCOUNTS", '{"eu": {"api_key": "sk-hunter2"}}')

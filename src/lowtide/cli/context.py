@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -15,12 +16,13 @@ from lowtide.durations import parse_duration
 from lowtide.errors import LowtideError
 from lowtide.runtime import Runtime, of
 
+_APP = "APP"
 AppOption = Annotated[
     str | None,
     typer.Option(
         "--app",
         "-A",
-        envvar="APP",
+        envvar=_APP,
         help="Your Celery app, as `celery -A` takes it. Without it: the addresses in the settings.",
     ),
 ]
@@ -56,8 +58,11 @@ def celery_app(name: str | None) -> Celery:
     except LowtideError:
         raise
     except Exception as error:
+        # Other programs take that name for something else.
+        hint = " APP in the environment names it: unset APP, or name your app with -A."
         raise LowtideError(
             f"The Celery app {name!r} cannot be imported: {type(error).__name__}: {error}."
+            f"{hint if os.environ.get(_APP) == name else ''}"
         ) from error
     return found
 
