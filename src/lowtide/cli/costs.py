@@ -28,7 +28,9 @@ def costs(
     by: Annotated[By, typer.Option(help="What one row is about.")] = By.TASK,
     since: Annotated[
         float | None,
-        typer.Option(help="Only what came back in this time, such as 7d.", parser=seconds),
+        typer.Option(
+            help="Only what came back in this time, such as 7d.", parser=seconds, metavar="DURATION"
+        ),
     ] = None,
     app: AppOption = None,
     *,
