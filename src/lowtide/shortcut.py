@@ -188,7 +188,7 @@ def _suits(task: Any, pipe: OutcomePipe) -> bool:
         isinstance(task, BatchTask)
         and is_celerys(task.__trace__)
         and is_celerys(type(task).__call__)
-        and getattr(task.run, "__func__", None) is BatchTask._run_phase  # noqa: SLF001
+        and getattr(task.run, "__func__", None) is type(task).phased
         and getattr(task.complete, "__func__", None) is BatchTask.complete
         and task.postprocess is None
         and not any(task_has_custom(task, name) for name in _HOOKS)

@@ -94,6 +94,7 @@ class BatchTask(Task):
     linger = 0.05
 
     build: Callable[..., Any]
+    phased: Callable[..., Any]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         # Below autoretry, which wraps `run` later: so it works in both phases.
@@ -102,7 +103,7 @@ class BatchTask(Task):
         if "run" in own:
             _check_function(own["run"], cls.__name__)
             cls.build = own["run"]
-            cls.run = BatchTask._run_phase
+            cls.run = cls.phased = _phased(own["run"])
         if own.get("_decorated") and inspect.isfunction(own.get("postprocess")):
             # Given as an option it is a function, not a method.
             cls.postprocess = staticmethod(own["postprocess"])
@@ -123,7 +124,7 @@ class BatchTask(Task):
         bulk.register(app)
 
     def _run_phase(self, *args: Any, **kwargs: Any) -> Any:
-        """What Celery calls as `run`: the phase that is due, or both when the caller waits."""
+        """The phase that is due, or both when the caller waits."""
         from lowtide import phases, turn
 
         mine = turn.take(self.request)
@@ -257,13 +258,25 @@ def batch_task(*function: Callable[..., Any], **options: Any) -> Any:
     return decorate
 
 
+def _phased(build: Any) -> Callable[..., Any]:
+    """What Celery calls as `run` of the tasks whose function is `build`."""
+
+    def run(self: BatchTask, *args: Any, **kwargs: Any) -> Any:
+        if type(self).phased is not run:
+            # `super().run()` in the function of a class that is derived from this one.
+            return build.__get__(self, type(self))(*args, **kwargs)
+        return self._run_phase(*args, **kwargs)
+
+    return run
+
+
 def check_options(options: Iterable[str], base: type[Task]) -> None:
     """Refuses an option that is a misspelt one of lowtide's; Celery takes any name.
 
     Raises:
         TypeError: With the name that was probably meant.
     """
-    ours = [name for name in BatchTask.__annotations__ if name != "build"]
+    ours = [name for name in BatchTask.__annotations__ if name not in ("build", "phased")]
     # Not `hasattr`: to ask a task class for its app binds it to one, to a new one if need be.
     kinds = (*BatchTask.__mro__, *base.__mro__[1:])
     for name in options:

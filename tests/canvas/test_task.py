@@ -207,6 +207,29 @@ def test_class_based_tasks(app: Celery) -> None:
     assert task.apply(("you",)).get() == "R(hello you)"
 
 
+def test_a_class_may_run_the_function_of_its_base(app: Celery) -> None:
+    class Greeting(BatchTask):
+        abstract = True
+        model = "m"
+
+        def run(self, text: str) -> str:
+            return f"hello {text}"
+
+    class Loud(Greeting):
+        name = "loud"
+
+        def run(self, text: str) -> str:
+            return super().run(text.upper())
+
+    class Inherits(Loud):
+        name = "inherits"
+
+    for kind in (Loud, Inherits):
+        task = app.register_task(kind())
+        assert task.apply(("you",)).get() == "R(hello YOU)"
+        assert task("you") == "R(hello YOU)"
+
+
 def test_pydantic_arguments(app: Celery) -> None:
     def about(mail: Mail) -> str:
         return mail.text
