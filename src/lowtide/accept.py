@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -40,7 +40,7 @@ from lowtide.ids import custom_id, run_number
 from lowtide.outcome_pipe import OutcomePipe
 from lowtide.request import Request, digest, encode
 from lowtide.task import BatchTask
-from lowtide.turn import Turn, turn_of
+from lowtide.turn import Asked, Turn, turn_of
 
 if TYPE_CHECKING:
     from lowtide.calls import Call
@@ -320,7 +320,8 @@ def run_step(task: BatchTask, context: Context, turn: Turn) -> steps.Step:
     Raises:
         Exception: Whatever the user's code raises.
     """
-    with _current_task(task, context), turn_of(turn):
+    returned = None
+    with _current_task(task, context), turn_of(turn), suppress(Asked):
         run = task if task_has_custom(task, "__call__") else task.run
         if task_has_custom(task, "before_start"):
             task.before_start(context.id, context.args, context.kwargs)

@@ -21,7 +21,7 @@ from lowtide.errors import (
     LowtideError,
 )
 from lowtide.lane import Lane
-from lowtide.turn import Turn, many, turn_of
+from lowtide.turn import Asked, Turn, many, turn_of
 
 if TYPE_CHECKING:
     from lowtide.task import BatchTask
@@ -31,9 +31,10 @@ def play(task: BatchTask, turn: Turn, args: Any, kwargs: Any) -> Any:
     """Does what `turn` is for; leaves in `turn.step` what was found.
 
     Returns:
-        The task's result, None while it asks for an answer.
+        The task's result.
 
     Raises:
+        Asked: It wants an answer first.
         Exception: What the user's code raises, or the provider's error.
     """
     if turn.error is not None:
@@ -48,7 +49,9 @@ def play(task: BatchTask, turn: Turn, args: Any, kwargs: Any) -> Any:
                 turn.step = steps.Done(_result(task, turn.envelope, turn.history[-1]))
             else:
                 turn.step = _advanced(task, turn, args, kwargs)
-    return turn.step.value if isinstance(turn.step, steps.Done) else None
+    if isinstance(turn.step, steps.Done):
+        return turn.step.value
+    raise Asked
 
 
 def _advanced(task: BatchTask, turn: Turn, args: Any, kwargs: Any) -> steps.Step:

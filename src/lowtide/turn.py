@@ -28,6 +28,13 @@ class WentOn(BaseException):
     """
 
 
+class Asked(BaseException):
+    """The run found a request: it has no result that a `__call__` of the user's could work on.
+
+    No `Exception`, so that the user's code does not take it for a failure of its own.
+    """
+
+
 @dataclass(slots=True)
 class Turn:
     """One run of one task.

@@ -214,6 +214,25 @@ def asks_twice(self: Any, text: str) -> str:
     return text
 
 
+class BatchCalls(Batch):
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return super().__call__(*args, **kwargs).upper()
+
+
+class PlainCalls(Plain):
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return super().__call__(*args, **kwargs).upper()
+
+
+@twins(bind=True, bases=(BatchCalls, PlainCalls))
+def works_on_result(self: Any, text: str) -> str:
+    return text
+
+
 @twins()
 def listed(values: list[str]) -> Any:
     return said(",".join(values))

@@ -111,6 +111,15 @@ def test_a_task_that_calls_itself_as_a_function_gets_that_answer_at_once(
     assert asked(world, alone) == asked(world, late) == [".0.0"]
 
 
+def test_a_call_that_works_on_the_result(ours: Side) -> None:
+    alone, late = (
+        ours.works_on_result.delay("a"),
+        ours.works_on_result.apply_async(("a",), countdown=0.1),
+    )
+
+    assert get(alone) == get(late) == "R(A)"
+
+
 def test_errors_name_task_lane_and_batch(ours: Side) -> None:
     result = ours.summ.delay("FAIL")
     failure(result)
