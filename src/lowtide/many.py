@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from celery import Celery, states
@@ -16,6 +16,8 @@ from vine.synchronization import barrier
 _AT_ONCE = 1000
 # Looking at all results takes no more than this share of the time.
 _LOOKING = 0.02
+# Whoever waits for one result looks only so often (seconds) whether its time is over.
+_CELERYS_WAIT = 1.0
 
 
 class ManyResults(GroupResult):
@@ -184,6 +186,9 @@ class ManyResults(GroupResult):
         left = seconds if end is None else min(seconds, end - monotonic())
         if left <= 0:
             raise NotYet("The operation timed out.")
+        if end is not None and end - monotonic() < _CELERYS_WAIT:
+            sleep(left)
+            return
         member = self._member(task_id)
         try:
             member.get(timeout=left, propagate=False, disable_sync_subtasks=False)

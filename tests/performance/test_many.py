@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from celery.exceptions import ChordError
@@ -106,8 +107,10 @@ def test_waiting_ends_with_its_timeout(app) -> None:
     results = app.tasks["shop.ask"].delay_many(["a", "b"])
     app.backend.mark_as_done(results[0].id, "done")
 
+    began = time.monotonic()
     with pytest.raises(NotYet):
         results.get(timeout=0.05)
+    assert time.monotonic() - began < 0.5
     results.forget()
 
 
