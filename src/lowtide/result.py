@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 # States of a batch in which the provider has it, or had it.
 _AT_PROVIDER = frozenset({"SUBMITTED", "ENDED", "FETCHED", "DELIVERED"})
+# What Celery says of a task of which it knows no more.
+_UNTOLD = (states.PENDING, states.STARTED)
 
 
 class BatchResult(AsyncResult):
@@ -73,9 +75,9 @@ class BatchResult(AsyncResult):
 
     @property
     def state(self) -> str:
-        """The task's state: Celery's, or "BUFFERED" or "SUBMITTED" meanwhile."""
+        """The task's state: Celery's or the task's own, or "BUFFERED" or "SUBMITTED" meanwhile."""
         meta = self._get_task_meta()
-        if meta["status"] in self.backend.READY_STATES or meta["status"] == states.RETRY:
+        if meta["status"] not in _UNTOLD:
             return str(meta["status"])
         where = self.where()
         return str(meta["status"]) if where is None else str(where["state"])
@@ -84,9 +86,11 @@ class BatchResult(AsyncResult):
 
     @property
     def info(self) -> Any:
-        """The result when the task has ended; before, where its request is, as `where` tells."""
+        """The result when the task has ended; what it stored of itself by `update_state`; without
+        that, where its request is, as `where` tells.
+        """
         meta = self._get_task_meta()
-        if meta["status"] in self.backend.READY_STATES:
+        if meta["status"] not in (*_UNTOLD, states.RETRY):
             return meta["result"]
         return self.where() or meta["result"]
 

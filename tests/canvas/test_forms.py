@@ -158,6 +158,9 @@ def test_the_state_of_a_call_that_waits(world: World, ours: Side) -> None:
         assert not result.ready()
         assert task_ref("summ", world.app).AsyncResult(result.id).state == "BUFFERED"
         assert world.app.AsyncResult(result.id).state == "PENDING"
+        world.app.backend.store_result(result.id, {"done": 1}, "PROGRESS")
+        assert (result.state, result.info) == ("PROGRESS", {"done": 1})
+        assert not result.ready()
 
     assert get(result) == "R(a)"
     assert (result.state, result.info, result.ready()) == ("SUCCESS", "R(a)", True)
