@@ -54,6 +54,13 @@ def load(app: Celery, data: bytes, content_type: str, content_encoding: str) -> 
     return _kombu.loads(data, content_type, content_encoding, accept=accept)
 
 
+def serializer_of(context: Context) -> str | None:
+    """Name of the serializer that a call's message was sent with; None where it does not say."""
+    content_type = (context.properties or {}).get("content_type")
+    name: str | None = _kombu.registry.type_to_name.get(content_type)
+    return name
+
+
 def payload(message: Any) -> Any:
     """The decoded body of a message, also for those who ask it for its payload later.
 

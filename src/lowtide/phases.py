@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lowtide import judging, moderating, steps
 from lowtide.answer import Answer
 from lowtide.calls import CHAT, RESPONSES, Call
+from lowtide.celery_seam import serializer_of
 from lowtide.envelope import Body, Envelope, Outcome, record
 from lowtide.errors import (
     BufferUnreachable,
@@ -100,7 +101,7 @@ def defer(task: BatchTask, args: Any, kwargs: Any) -> Any:
         "chain": context.chain,
         "chord": context.chord,
     }
-    body = Body.of(args, kwargs, embed, task.serializer or "json")
+    body = Body.of(args, kwargs, embed, serializer_of(context) or task.serializer or "json")
     try:
         earlier = accept.earlier_answers(task, context)
     except LedgerUnavailable as error:

@@ -11,6 +11,7 @@ from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.request import Request
 
+from lowtide.celery_seam import JSON
 from lowtide.errors import KilledItsWorker
 
 logger = get_logger(__name__)
@@ -91,6 +92,14 @@ class BatchRequest(ReturnableRequest):
     """
 
     _told_start = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        content_type = self._content_type
+        if content_type not in (None, JSON[0]):
+            # The body is made anew in the pool, and of what arguments are JSON may know nothing.
+            known = self._request_dict["properties"]
+            self._request_dict["properties"] = {**known, "content_type": content_type}
 
     def on_failure(
         self,

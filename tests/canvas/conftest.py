@@ -21,6 +21,11 @@ from tests.plugins.redis import started_redis
 from tests.plugins.stack import ROOT, ended_by_pid, until
 
 MODULE = "tests.canvas.canvas_app"
+PICKLE = {
+    # Extended, results hold the arguments, in JSON.
+    "CANVAS_CONF": '{"accept_content": ["json", "pickle"], "result_extended": false}',
+    "C_FORCE_ROOT": "1",
+}
 
 
 @dataclass

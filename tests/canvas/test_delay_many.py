@@ -14,13 +14,7 @@ from pydantic import BaseModel
 from lowtide import BatchTask, task_ref
 from tests.canvas import fake_runtime
 from tests.canvas.cases import failure, get
-from tests.canvas.conftest import Side, World
-
-PICKLE = {
-    # Extended, results hold the arguments, in JSON.
-    "CANVAS_CONF": '{"accept_content": ["json", "pickle"], "result_extended": false}',
-    "C_FORCE_ROOT": "1",
-}
+from tests.canvas.conftest import PICKLE, Side, World
 
 
 class Mail(BaseModel):

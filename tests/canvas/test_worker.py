@@ -15,7 +15,7 @@ from kombu.utils.uuid import uuid
 
 from tests.canvas import fake_runtime
 from tests.canvas.cases import failure, get
-from tests.canvas.conftest import Side, World
+from tests.canvas.conftest import PICKLE, Side, World
 from tests.plugins.stack import ended_by_pid, until
 
 LONG_LINGER = {"CANVAS_LINGER": "60"}
@@ -259,6 +259,19 @@ def test_limits_of_all_tasks_are_not_for_many_at_once(world: World, ours: Side, 
     many = [ours.unhurried_build.delay_many("abcdef") for _ in range(2)]
 
     assert [many.get(timeout=15) for many in many] == [[f"R({text})" for text in "abcdef"]] * 2
+
+
+@pytest.mark.parametrize("world", [PICKLE], indirect=True)
+def test_arguments_keep_their_types_on_the_ordinary_way(world: World, ours: Side) -> None:
+    world.worker("w1", "prefork")
+
+    sent = [
+        ours.kinds.apply_async((value,), serializer="pickle", **options)
+        for value in ((1, 2), {1})
+        for options in ({"countdown": 0.1}, {"time_limit": 60})
+    ]
+
+    assert [get(result) for result in sent] == ["tuple", "tuple", "set", "set"]
 
 
 def test_messages_of_the_old_protocol(world: World, ours: Side) -> None:
