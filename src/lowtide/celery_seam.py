@@ -34,7 +34,7 @@ def dump(value: Any, serializer: str) -> tuple[str, str, bytes]:
     """(content type, content encoding, data) of `value`, as kombu serializes message bodies."""
     # Half of an emoji is for kombu, which escapes it; so is a number of more than 64 bits.
     with suppress(UnicodeEncodeError, OverflowError, RecursionError):
-        if serializer == "json" and _is_kombus_own() and _is_plain(value):
+        if serializer == "json" and _is_kombus_own() and is_plain(value):
             # With spaces, as kombu writes it: so it is what the codec's dictionary knows.
             return *JSON, msgspec.json.format(msgspec.json.encode(value), indent=0)
     content_type, content_encoding, data = _kombu.dumps(value, serializer)
@@ -96,15 +96,15 @@ def _is_kombus_own() -> bool:
     return reads is kombu_json.loads and writes[2] is kombu_json.dumps
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
     """Whether `value` is made of JSON's own types alone."""
     kind = type(value)
     if kind is str or kind is int or kind is bool or value is None:
         return True
     if kind is list or kind is tuple:
-        return all(map(_is_plain, value))
+        return all(map(is_plain, value))
     if kind is dict:
-        return all(type(key) is str and _is_plain(item) for key, item in value.items())
+        return all(type(key) is str and is_plain(item) for key, item in value.items())
     return kind is float and math.isfinite(value)
 
 
@@ -128,13 +128,13 @@ def context_of(request: Mapping[str, Any]) -> Context:
     context = Context.__new__(Context)
     context.update(request, called_directly=False)
     if context.headers is None:
-        own = _own_names(frozenset(request))
+        own = own_names(frozenset(request))
         context.headers = {name: request[name] for name in request if name in own} or None
     return context
 
 
 @lru_cache(maxsize=1024)
-def _own_names(names: frozenset[str]) -> frozenset[str]:
+def own_names(names: frozenset[str]) -> frozenset[str]:
     """Those of a call's names that are headers of its own."""
     return frozenset(Context(dict.fromkeys(names), called_directly=False).headers or ())
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -17,7 +18,7 @@ from celery import Celery
 from celery.app.task import Context
 
 from lowtide import errors
-from lowtide.celery_seam import JSON, dump, load
+from lowtide.celery_seam import JSON, dump, is_plain, load, parse
 from lowtide.errors import EnvelopeError, LowtideError
 from lowtide.lane import Lane
 from lowtide.request import unpack as unpack_request
@@ -63,7 +64,8 @@ class Envelope(msgspec.Struct, array_like=True, kw_only=True):
         final: Whether the answer is the task's result, as for a plain function.
         output: "module:qualname" of the output model, when the call brought its own.
         many: Whether the result is a list, as an embeddings call for several inputs gives.
-        headers: The message's custom headers.
+        headers: The message's custom headers, where msgpack has all their types.
+        typed_headers: They in JSON as kombu writes it, where it has not.
     """
 
     body: bytes
@@ -91,6 +93,12 @@ class Envelope(msgspec.Struct, array_like=True, kw_only=True):
     headers: dict[str, Any] | None = None
     asked: int = 0
     invalid: list[dict[str, Any]] = []
+    typed_headers: bytes | None = None
+
+    @property
+    def custom_headers(self) -> dict[str, Any] | None:
+        """The message's custom headers."""
+        return self.headers if self.typed_headers is None else parse(self.typed_headers)
 
     @property
     def step(self) -> int:
@@ -104,6 +112,7 @@ class Envelope(msgspec.Struct, array_like=True, kw_only=True):
         delivery = context.delivery_info or {}
         content = (body.content_type, body.content_encoding)
         limits = known.get("timelimit")
+        headers, typed_headers = _stored(context.headers or None)
         return cls(
             body=body.data,
             accepted_at=time.time(),
@@ -129,7 +138,8 @@ class Envelope(msgspec.Struct, array_like=True, kw_only=True):
             timelimit=list(limits) if limits and any(limits) else None,
             stamped_headers=list(context.stamped_headers) if context.stamped_headers else None,
             stamps=context.stamps or None,
-            headers=context.headers or None,
+            headers=headers,
+            typed_headers=typed_headers,
         )
 
     def pack(self) -> bytes:
@@ -175,7 +185,7 @@ class Envelope(msgspec.Struct, array_like=True, kw_only=True):
         if self.ignore_result is not None:
             request["ignore_result"] = self.ignore_result
         # Flat, as they were in the message: Celery collects them into `request.headers` itself.
-        request.update(self.headers or {})
+        request.update(self.custom_headers or {})
         request.update(embed)
         return request
 
@@ -252,6 +262,17 @@ def recall(entry: Sequence[Any]) -> Outcome:
     kind = getattr(errors, entry[1], LowtideError)
     error: LowtideError = kind(entry[2], entry[3])
     return error
+
+
+def _stored(headers: dict[str, Any] | None) -> tuple[dict[str, Any] | None, bytes | None]:
+    """Custom headers as they are, or else in JSON, for the two fields of an envelope."""
+    if headers is None:
+        return None, None
+    with suppress(OverflowError):
+        _encoder.encode(headers)
+        if is_plain(headers):
+            return headers, None
+    return None, dump(headers, "json")[2]
 
 
 def _unless(value: str | None, derived: str) -> str | None:

@@ -172,7 +172,7 @@ class _Opened(Struct, frozen=True):
 
     def ended(self, ending: endings.Ending) -> endings.Ended:
         """The task with its ending."""
-        return endings.Ended(ending, self.task, self.request, self.envelope.headers)
+        return endings.Ended(ending, self.task, self.request, self.envelope.custom_headers)
 
     @property
     def has_links(self) -> bool:

@@ -24,7 +24,7 @@ from celery.worker.state import task_reserved
 
 from lowtide import acks, hidden
 from lowtide.accept import Accepted, Incoming, accept
-from lowtide.celery_seam import payload, this_app
+from lowtide.celery_seam import own_names, payload, this_app
 from lowtide.envelope import Body
 
 logger = get_logger(__name__)
@@ -287,10 +287,13 @@ def _is_revoked(request: Any) -> bool:
 
 
 def _incoming(request: Any) -> Incoming:
+    told = request.request_dict
+    # Where Celery says nothing nothing need be passed on; a header of the user's may say None.
+    own = own_names(frozenset(told))
     headers = {
         key: value
-        for key, value in request.request_dict.items()
-        if value is not None and key not in ("args", "kwargs")
+        for key, value in told.items()
+        if (value is not None or key in own) and key not in ("args", "kwargs")
     }
     data = request.body if isinstance(request.body, bytes) else request.body.encode()
     body = Body(data, request.content_type, request.content_encoding)

@@ -85,7 +85,7 @@ def _spans(
     tracer = trace.get_tracer(_SCOPE)
     root = tracer.start_span(
         request.task,
-        context=propagate.extract(envelope.headers or {}),
+        context=propagate.extract(envelope.custom_headers or {}),
         kind=trace.SpanKind.CONSUMER,
         start_time=_nano(envelope.accepted_at),
         attributes=dict(_attributes(batch, request, outcome)),

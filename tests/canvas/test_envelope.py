@@ -98,6 +98,15 @@ def test_headers_links_and_stamps_come_back() -> None:
     assert (again.id, again.hostname) == ("t-1", "w@host")
 
 
+@pytest.mark.parametrize(
+    "value", [2**70, -(2**63) - 1, decimal.Decimal("1.50"), None, ["a", {"b": 1}]]
+)
+def test_headers_keep_their_types(value: object) -> None:
+    request = through(Body.of([], {}, EMPTY, "json"), own=value, other="x")
+
+    assert Context(request).headers == {"own": value, "other": "x"}
+
+
 def test_what_is_not_said_stays_unsaid() -> None:
     request = through(Body.of([], {}, EMPTY, "json"))
 

@@ -120,6 +120,14 @@ def test_a_call_that_works_on_the_result(ours: Side) -> None:
     assert get(alone) == get(late) == "R(A)"
 
 
+def test_headers_of_the_user_are_what_they_were(ours: Side) -> None:
+    headers = {"none": None, "large": 2**70}
+
+    told = get(ours.tells_headers.apply_async(("a",), headers=headers))
+
+    assert told["headers"] == headers
+
+
 def test_errors_name_task_lane_and_batch(ours: Side) -> None:
     result = ours.summ.delay("FAIL")
     failure(result)
