@@ -171,7 +171,7 @@ def make_request(
     judged = step.ends or task.output_retries
     if judged and call.output is not None and call.output is not task.output:
         envelope.output = model_path(call.output)
-    wants = carried.read(task, context.headers)
+    wants = carried.read(task, carried.headers_of(context))
     texts = {"task": task.name, "task id": context.id, "model": lane.model, "tenant": wants.tenant}
     for what, text in texts.items():
         if text is not None and not carried.is_storable(text):

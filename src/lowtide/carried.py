@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from lowtide.durations import parse_duration
 
 if TYPE_CHECKING:
+    from celery.app.task import Context
+
     from lowtide.task import BatchTask
 
 DEADLINE_HEADER = "lowtide_deadline"
@@ -102,6 +104,19 @@ def read(task: BatchTask, headers: Mapping[str, Any] | None) -> Carried:
         cache=values["cache"] or None,
         max_wait=values["max_wait"],
     )
+
+
+def headers_of(context: Context) -> dict[str, Any] | None:
+    """The custom headers of a call, lowtide's own always among them.
+
+    Some tracers send a header that is named "headers". Celery then gives a task what is in that
+    for all of its headers.
+    """
+    headers = context.headers
+    own = {name: value for name, value in context.__dict__.items() if name.startswith("lowtide_")}
+    if headers is None or own.keys() <= headers.keys():
+        return headers
+    return {**own, "headers": headers}
 
 
 def names_backend(headers: Mapping[str, Any]) -> str | None:

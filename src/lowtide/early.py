@@ -28,7 +28,7 @@ def check(task: BatchTask, context: Context) -> None:
     Raises:
         SettingsError: With the names that there are.
     """
-    names = carried.recipients(task, context.headers)
+    names = carried.recipients(task, carried.headers_of(context))
     if names and not context.retries:
         from lowtide import destinations, runtime
 
@@ -47,7 +47,7 @@ def tell(task: BatchTask, request: dict[str, Any], ending: Ending | None) -> Non
         LedgerUnavailable: The ledger did not take it for some seconds; nothing is written.
         redis.RedisError: The same for Redis.
     """
-    headers = Context(request).headers
+    headers = carried.headers_of(Context(request))
     if ending is None or not carried.recipients(task, headers):
         return
     from redis.exceptions import RedisError

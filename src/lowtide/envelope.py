@@ -18,6 +18,7 @@ from celery import Celery
 from celery.app.task import Context
 
 from lowtide import errors
+from lowtide.carried import headers_of
 from lowtide.celery_seam import JSON, dump, is_plain, load, parse
 from lowtide.errors import EnvelopeError, LowtideError
 from lowtide.lane import Lane
@@ -112,7 +113,7 @@ class Envelope(msgspec.Struct, array_like=True, kw_only=True):
         delivery = context.delivery_info or {}
         content = (body.content_type, body.content_encoding)
         limits = known.get("timelimit")
-        headers, typed_headers = _stored(context.headers or None)
+        headers, typed_headers = _stored(headers_of(context) or None)
         return cls(
             body=body.data,
             accepted_at=time.time(),

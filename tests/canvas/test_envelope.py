@@ -15,6 +15,7 @@ from celery.app.task import Context
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lowtide import carried
 from lowtide.envelope import Body, Envelope, earlier, record, unpack
 from lowtide.errors import EnvelopeError, RequestExpired
 from lowtide.ids import MAX_LENGTH, custom_id, run_number
@@ -105,6 +106,20 @@ def test_headers_keep_their_types(value: object) -> None:
     request = through(Body.of([], {}, EMPTY, "json"), own=value, other="x")
 
     assert Context(request).headers == {"own": value, "other": "x"}
+
+
+def test_headers_within_a_header_hide_none_of_lowtides_own() -> None:
+    nested = {"sentry-trace": "s1"}
+    known = {"lowtide_tenant": "acme", "sentry-trace": "s1", "headers": nested}
+
+    request = through(Body.of([], {}, EMPTY, "json"), **known)
+
+    assert Context(request).headers == nested
+    assert carried.headers_of(Context(request)) == {"lowtide_tenant": "acme", "headers": nested}
+    # Without such a header they are as Celery collects them.
+    del known["headers"]
+    request = through(Body.of([], {}, EMPTY, "json"), **known)
+    assert carried.headers_of(Context(request)) == Context(request).headers == known
 
 
 def test_what_is_not_said_stays_unsaid() -> None:

@@ -9,6 +9,7 @@ import pytest
 from celery import chain, chord
 
 from lowtide import task_ref
+from lowtide.request import head_of
 from tests.canvas import fake_runtime
 from tests.canvas.cases import failure, get
 from tests.canvas.conftest import Side, World
@@ -118,6 +119,18 @@ def test_a_call_that_works_on_the_result(ours: Side) -> None:
     )
 
     assert get(alone) == get(late) == "R(A)"
+
+
+def test_headers_within_a_header_do_not_hide_who_pays(world: World, ours: Side) -> None:
+    headers = {"headers": {"sentry-trace": "s1"}}
+    calls = [
+        ours.tells_headers.apply_async(("a",), headers=headers, tenant="acme", **options)
+        for options in ({}, {"countdown": 0.1})
+    ]
+
+    assert [get(call)["headers"] for call in calls] == [headers["headers"]] * 2
+    stored = world.redis.hgetall(fake_runtime.PACKED)
+    assert [head_of(name.decode(), blob).tenant for name, blob in stored.items()] == ["acme"] * 2
 
 
 def test_headers_of_the_user_are_what_they_were(ours: Side) -> None:
