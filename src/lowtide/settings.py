@@ -205,7 +205,7 @@ class Settings(BaseSettings):
     stuck_after: Duration = Field(
         default=6 * 3600.0,
         description="How long past its window a batch may run before it is cancelled, its "
-        "finished work used and the rest sent again",
+        "finished work used and the rest sent again; how long a missing result file is looked for",
     )
     escalate: bool = Field(
         default=True,
