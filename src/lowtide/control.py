@@ -107,8 +107,8 @@ def paused(rt: Runtime, lane: str, account: str | None = None) -> Pause | None:
         lane: Lane key.
         account: Name of its account; read from the key when left out.
     """
-    parsed = Lane.parse(lane)
-    names = [lane, parsed.whole.key, parsed.account if account is None else account]
+    *lanes, own = Lane.parse(lane).subjects
+    names = [*lanes, own if account is None else account]
     found: Any = rt.redis.hmget(_key(rt), names)
     for name, value in zip(names, found, strict=True):
         if value is not None:
@@ -232,22 +232,16 @@ def _bring_on(rt: Runtime, subject: str) -> None:
         rt.timers.pull_in("tell", subject.removeprefix(TO), now)
         return
     for status in rt.buffer.lanes():
-        if status.requests and subject in _subjects(status.lane):
+        if status.requests and subject in Lane.parse(status.lane).subjects:
             rt.timers.pull_in("seal", status.lane, max(now, status.due or now))
     for sealed in rt.buffer.sealed():
-        if subject in _subjects(sealed.lane):
+        if subject in Lane.parse(sealed.lane).subjects:
             rt.timers.pull_in("submit", sealed.batch_id, now)
     for batch in rt.ledger.find_batches(
         states=("RECORDED", "UPLOADED", "SUBMITTING", "HELD"), limit=1000
     ):
-        if subject in _subjects(batch.lane):
+        if subject in Lane.parse(batch.lane).subjects:
             rt.timers.pull_in("submit", batch.id, now)
-
-
-def _subjects(lane_key: str) -> tuple[str, str, str]:
-    """What of a lane can be paused: itself, the lane of all shares, its account."""
-    lane = Lane.parse(lane_key)
-    return lane_key, lane.whole.key, lane.account
 
 
 def _probe_key(rt: Runtime, account: str) -> str:

@@ -36,6 +36,13 @@ class Lane:
         """The lane of all shares together: what settings and pauses are about."""
         return replace(self, share="") if self.share else self
 
+    @property
+    def subjects(self) -> tuple[str, str, str]:
+        """What a pause of it may name, the nearest first: itself, the lane of all shares
+        together, its account.
+        """
+        return self.key, self.whole.key, self.account
+
     @classmethod
     def parse(cls, key: str) -> Lane:
         """The lane that `key` was made from.

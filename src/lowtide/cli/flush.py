@@ -44,5 +44,4 @@ def flush(
 
 def _matches(status: LaneStatus, wanted: list[str] | None) -> bool:
     lane = Lane.parse(status.lane)
-    names = {status.lane, lane.whole.key, lane.model, lane.account}
-    return not wanted or not names.isdisjoint(wanted)
+    return not wanted or not {*lane.subjects, lane.model}.isdisjoint(wanted)

@@ -38,9 +38,8 @@ def all_lanes(rt: Runtime) -> list[LaneStatus]:
 
 
 def paused(lane: LaneStatus, pauses: dict[str, Pause]) -> Pause | None:
-    """The pause that keeps a lane back, its own or its account's."""
-    parsed = Lane.parse(lane.lane)
-    names = (lane.lane, parsed.whole.key, parsed.account)
+    """The pause that keeps a lane back, its own, of all its shares or its account's."""
+    names = Lane.parse(lane.lane).subjects
     return next((pauses[name] for name in names if name in pauses), None)
 
 
