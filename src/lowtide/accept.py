@@ -16,7 +16,6 @@ from celery import Celery, signals
 from celery._state import _task_stack
 from celery.app.task import Context
 from celery.app.trace import task_has_custom, trace_task
-from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
@@ -33,7 +32,7 @@ from lowtide import (
     steps,
 )
 from lowtide.answer import Answer
-from lowtide.celery_seam import context_of
+from lowtide.celery_seam import context_of, is_users_exit
 from lowtide.envelope import Body, Earlier, Envelope, Outcome, record
 from lowtide.errors import BufferUnreachable, InvalidRequest, LedgerUnavailable
 from lowtide.ids import custom_id, run_number
@@ -96,11 +95,11 @@ def accept(app: Celery, incoming: Sequence[Incoming], hostname: str) -> list[Acc
     for message in incoming:
         try:
             found.append(_first_phase(app, message, hostname))
-        except (WorkerShutdown, WorkerTerminate):
-            raise
-        except BaseException:
-            # Also what is no `Exception`, such as `sys.exit()`: a pool of threads or greenlets
-            # would tell of the others only that they are lost.
+        except (Exception, SystemExit) as error:
+            # Of `sys.exit()` a pool of threads or greenlets would tell the others only that they
+            # are lost.
+            if isinstance(error, SystemExit) and not is_users_exit(error):
+                raise
             logger.exception("Task %s could not be accepted with others", message.task)
             found.append(Accepted("alone"))
     waiting = [item for item in found if isinstance(item, _Waiting)]

@@ -139,6 +139,16 @@ def own_names(names: frozenset[str]) -> frozenset[str]:
     return frozenset(Context(dict.fromkeys(names), called_directly=False).headers or ())
 
 
+def is_users_exit(error: SystemExit) -> bool:
+    """Whether it is user code's `sys.exit()`. The pool's own, and Celery's kinds of it, are to end
+    the process.
+    """
+    # An app that only sends has no pool.
+    from billiard.common import terminate_handler_fired
+
+    return type(error) is SystemExit and not terminate_handler_fired()
+
+
 def is_celerys(function: Any) -> bool:
     """Whether a task's tracer or `__call__` is Celery's own.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lowtide import judging, moderating, steps
 from lowtide.answer import Answer
 from lowtide.calls import CHAT, RESPONSES, Call
-from lowtide.celery_seam import serializer_of
+from lowtide.celery_seam import is_users_exit, serializer_of
 from lowtide.envelope import Body, Envelope, Outcome, record
 from lowtide.errors import (
     BufferUnreachable,
@@ -67,13 +67,10 @@ def _staying(task: BatchTask, task_id: str) -> Iterator[None]:
     Raises:
         KilledItsWorker: It did.
     """
-    from billiard.common import terminate_handler_fired
-
     try:
         yield
     except SystemExit as exited:
-        # The pool itself, and Celery's own kinds of it, do end the process.
-        if type(exited) is not SystemExit or terminate_handler_fired():
+        if not is_users_exit(exited):
             raise
         raise KilledItsWorker(
             f"Task {task.name}[{task_id}] called sys.exit({exited.code!r}) after its answer; raise "
