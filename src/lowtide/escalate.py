@@ -18,7 +18,7 @@ import orjson
 from celery.utils.log import get_logger
 from msgspec import structs
 
-from lowtide import attempts, finality, paid, prices, quiet, spending
+from lowtide import attempts, finality, paid, prices, quiet, results, spending
 from lowtide.errors import (
     LedgerUnavailable,
     LowtideError,
@@ -301,4 +301,4 @@ def _run(
         return None
     except LowtideError as error:
         return Failed(request.custom_id, type(error).__name__, error.message, error.details)
-    return Answered(request.custom_id, 200, orjson.dumps(answer), None)
+    return Answered(request.custom_id, 200, results.write_body(answer), None)
