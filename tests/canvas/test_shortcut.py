@@ -120,6 +120,8 @@ class Ear:
         handler = logging.Handler()
         handler.emit = self._line  # type: ignore[method-assign]
         monkeypatch.setattr(trace.logger, "handlers", [handler])
+        # What holds half of an emoji no report of a test may hold.
+        monkeypatch.setattr(trace.logger, "propagate", False)
         self._redis = app.backend.client
         self._listener = self._redis.pubsub(ignore_subscribe_messages=True)
         self._listener.psubscribe("celery-task-meta-*")
