@@ -41,9 +41,9 @@ def look(task_id: str) -> dict[str, Any]:
         return {"state": "FAILURE", "error": str(result.result)}
     if result.successful():
         return {"state": "SUCCESS", "summary": result.result}
-    place = result.info or {}
-    shown = ("lane", "batch_id", "position", "expected_end")
-    return {"state": result.state, **{name: place.get(name) for name in shown}}
+    place = result.where() or {"state": "PENDING"}
+    shown = ("state", "lane", "batch", "position", "expected_end")
+    return {name: place.get(name) for name in shown}
 
 
 @app.post("/digests", status_code=202)

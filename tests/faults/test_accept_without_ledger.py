@@ -25,7 +25,7 @@ def app(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Cele
     def away(*_: object) -> None:
         raise LedgerUnavailable("The ledger cannot be used; work waits.")
 
-    monkeypatch.setattr(runtime.of(app), "answers", away)
+    monkeypatch.setattr(runtime.of(app), "earlier", away)
     return app
 
 

@@ -136,7 +136,7 @@ def test_a_create_in_doubt_that_never_happened_is_made_once_the_wait_is_over(
     assert waits is not None
     assert waits.verb == "submit"
     assert state_of(rt, batch_id) == "SUBMITTING"
-    assert "is not listed by the provider yet" in str(reason_of(rt, batch_id))
+    assert "is not listed by the provider; looking again" in str(reason_of(rt, batch_id))
     assert "delete_file" not in provider.calls
 
     rt.settings.adopt_wait = 0.0
