@@ -109,7 +109,8 @@ def _strangers(
         lacks = sorted(tasks - {each.split(" ")[0] for each in known})
         if lacks and _consumes(queues.get(name, []), queue):
             more = f" and {len(lacks) - 1} more" if len(lacks) > 1 else ""
-            detail = f"{name} takes calls from the queue {queue!r} and does not know {lacks[0]}{more}: such calls fail"
+            takes = f"{name} takes calls from the queue {queue!r}"
+            detail = f"{takes} and does not know {lacks[0]}{more}: such calls fail"
             advice = "Give each app a queue (`task_default_queue`) or a Redis database of its own."
             found.append(bad("Workers", detail, advice))
     return found
