@@ -200,7 +200,7 @@ class Settings(BaseSettings):
     adopt_wait: Duration = Field(
         default=120.0,
         description="How long a batch whose creation is in doubt is looked for before it is "
-        "created again",
+        "created again, and an ended one for the name of its file",
     )
     stuck_after: Duration = Field(
         default=6 * 3600.0,

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 # How many of a lane's last batches tell how long the next one takes.
 LEARN_FROM = 20
-# Seconds that a provider may take to name the files of a batch that ended.
-_NAMED_WITHIN = 600.0
 
 
 def track(rt: Runtime, batch_ids: Sequence[str]) -> dict[str, Next | None]:
@@ -105,7 +103,7 @@ def _is_named_late(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> bool:
     if remote.status == "failed" or remote.output_file_id or not remote.counts.completed:
         return False
     since = rt.buffer.since(batch.id, "unnamed")
-    if rt.clock.now() - since < _NAMED_WITHIN:
+    if rt.clock.now() - since < rt.settings.adopt_wait:
         return True
     logger.warning(
         "Batch %s is %s with %d answers, and the provider names no file of them: sent again",

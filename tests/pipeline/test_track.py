@@ -155,7 +155,7 @@ class TestAnswersInNoFile:
     ) -> None:
         track(rt, [batch_id])
         rt.clock = later = Later()
-        later.ahead = 601.0
+        later.ahead = rt.settings.adopt_wait + 1.0
 
         track(rt, [batch_id])
 
