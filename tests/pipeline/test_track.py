@@ -128,6 +128,7 @@ class TestAnswersInNoFile:
 
     @pytest.fixture
     def batch_id(self, rt: Runtime, provider: Interfering) -> str:
+        rt.settings.adopt_wait = 30.0
         batch_id = submitted(rt)
         completed(rt, provider, batch_id)
         unnamed = each(lambda remote: dataclasses.replace(remote, output_file_id=None))
