@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from celery import Celery, signals
-from celery._state import _task_stack
 from celery.app.task import Context
 from celery.app.trace import task_has_custom, trace_task
 from celery.utils.log import get_logger
@@ -33,6 +32,7 @@ from lowtide import (
 )
 from lowtide.answer import Answer
 from lowtide.celery_seam import context_of, is_users_exit
+from lowtide.current import Current
 from lowtide.envelope import Body, Earlier, Envelope, Outcome, record
 from lowtide.errors import BufferUnreachable, InvalidRequest, LedgerUnavailable
 from lowtide.ids import custom_id, run_number
@@ -333,19 +333,15 @@ def run_step(task: BatchTask, context: Context, turn: Turn) -> steps.Step:
 def _current_task(task: BatchTask, context: Context) -> Iterator[None]:
     told = {"sender": task, "task_id": context.id, "task": task}
     told |= {"args": context.args, "kwargs": context.kwargs}
-    _task_stack.push(task)
-    task.request_stack.push(context)
-    try:
-        if signals.task_prerun.receivers:
-            signals.task_prerun.send(**told)
-        yield
-    finally:
+    with Current() as current:
+        current.set(task, context)
         try:
+            if signals.task_prerun.receivers:
+                signals.task_prerun.send(**told)
+            yield
+        finally:
             if signals.task_postrun.receivers:
                 signals.task_postrun.send(**told, retval=None, state="BUFFERED")
-        finally:
-            task.request_stack.pop()
-            _task_stack.pop()
 
 
 def _traced(app: Celery, task: BatchTask, request: dict[str, Any], turn: Turn) -> Accepted:

@@ -345,19 +345,26 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
         raise SettingsError(f"Setting {PREFIX}{name.upper()}{shown}: {reason}.") from None
 
 
-def source_of(name: str, overrides: Mapping[str, Any]) -> str:
-    """Where a setting's value comes from: "app", "environment", ".env" or "default".
+def sources(overrides: Mapping[str, Any]) -> dict[str, str]:
+    """Where each setting's value comes from: "app", "environment", ".env" or "default".
 
     Args:
-        name: The setting's field, such as "max_wait".
         overrides: As for `load`.
+
+    Returns:
+        The setting's field, such as "max_wait" → its source.
     """
-    if name in overrides:
-        return "app"
-    variable = PREFIX + name.upper()
-    if os.environ.get(variable):
-        return "environment"
-    return ".env" if dotenv_values(".env").get(variable) else "default"
+    in_file = dotenv_values(".env")
+
+    def source(name: str) -> str:
+        if name in overrides:
+            return "app"
+        variable = PREFIX + name.upper()
+        if os.environ.get(variable):
+            return "environment"
+        return ".env" if in_file.get(variable) else "default"
+
+    return {name: source(name) for name in Settings.model_fields}
 
 
 def _refuse_unknown(overrides: Mapping[str, Any]) -> None:

@@ -144,7 +144,7 @@ def test_an_empty_value_counts_as_unset(monkeypatch):
     monkeypatch.setenv("LOWTIDE_LANES", "")
 
     assert settings.load().max_requests == 50_000
-    assert settings.source_of("max_requests", {}) == "default"
+    assert settings.sources({})["max_requests"] == "default"
 
 
 def test_a_wrong_value_that_may_be_a_secret_is_not_repeated(monkeypatch):

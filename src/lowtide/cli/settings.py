@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from lowtide.cli.context import AppOption, JsonOption, console, given, print_json
-from lowtide.settings import PREFIX, Settings, load, source_of
+from lowtide.settings import PREFIX, Settings, load, sources
 from lowtide.shown import setting
 
 
@@ -30,12 +30,12 @@ def settings(app: AppOption = None, *, json: JsonOption = False) -> None:
 
 
 def _rows(overrides: Mapping[str, Any]) -> list[dict[str, str]]:
-    known = load(overrides)
+    known, where = load(overrides), sources(overrides)
     return [
         {
             "name": PREFIX + name.upper(),
             "value": setting(name, getattr(known, name)),
-            "from": source_of(name, overrides),
+            "from": where[name],
             "meaning": field.description or "",
         }
         for name, field in Settings.model_fields.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from lowtide import settings
-from lowtide.cli.context import AppOption, celery_app, given
+from lowtide.cli.context import AppOption, celery_app
 from lowtide.errors import SettingsError
 
 
@@ -16,5 +16,6 @@ def worker(ctx: typer.Context, app: AppOption = None) -> None:
     """
     if app is None:
         raise SettingsError("Which Celery app? Write `lowtide worker -A your_module`.")
-    settings.load(given(app))
-    celery_app(app).worker_main(["worker", *ctx.args])
+    found = celery_app(app)
+    settings.load(found.conf.get("lowtide"))
+    found.worker_main(["worker", *ctx.args])

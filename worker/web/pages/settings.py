@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from lowtide.doctor import examine
 from lowtide.runtime import Runtime
-from lowtide.settings import PREFIX, Settings, source_of
+from lowtide.settings import PREFIX, Settings, sources
 from lowtide.shown import setting, without_password
 from worker.web import render
 
@@ -16,11 +16,12 @@ def settings(request: Request) -> Response:
     """`/settings`."""
     rt: Runtime = request.app.state.rt
     given = rt.app.conf.get("lowtide") or {}
+    where = sources(given)
     rows = [
         (
             PREFIX + name.upper(),
             setting(name, getattr(rt.settings, name)),
-            source_of(name, given),
+            where[name],
             field.description,
         )
         for name, field in Settings.model_fields.items()
