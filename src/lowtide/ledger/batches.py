@@ -6,7 +6,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, Unpack
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from lowtide.clock import Clock
 from lowtide.errors import StateError, Superseded
@@ -35,6 +46,9 @@ _ROW = REQUESTS.c
 _NAMES = [field.name for field in fields(BatchRow)]
 COLUMNS = [BATCHES.c[name] for name in _NAMES]
 """What `batch_row` reads."""
+# Each slice asks: to build a query takes longer than to run it.
+_BY_ID = select(*COLUMNS).where(_BATCH.id == bindparam("name"))
+_BY_PROVIDER_ID = select(*COLUMNS).where(_BATCH.provider_batch_id == bindparam("name"))
 
 
 class BatchVerbs:
@@ -189,15 +203,15 @@ class BatchVerbs:
 
     def batch(self, batch_id: str) -> BatchRow | None:
         """The batch with our id `batch_id`."""
-        return self._one(_BATCH.id == batch_id)
+        return self._one(_BY_ID, batch_id)
 
     def by_provider_id(self, provider_batch_id: str) -> BatchRow | None:
         """The batch that the provider calls `provider_batch_id`."""
-        return self._one(_BATCH.provider_batch_id == provider_batch_id)
+        return self._one(_BY_PROVIDER_ID, provider_batch_id)
 
-    def _one(self, which: ColumnElement[bool]) -> BatchRow | None:
+    def _one(self, query: Select[Any], name: str) -> BatchRow | None:
         with self._db.read() as connection:
-            row = connection.execute(select(*COLUMNS).where(which)).one_or_none()
+            row = connection.execute(query, {"name": name}).one_or_none()
         return None if row is None else batch_row(row)
 
     def batches(

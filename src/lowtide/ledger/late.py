@@ -66,7 +66,10 @@ class LateVerbs:
 
     def next_escalation(self) -> float | None:
         """When the next request is to be escalated, epoch seconds; None when none is."""
-        query = select(func.min(_ROW.escalate_at)).where(_ROW.state == RequestState.RECORDED)
+        query = select(func.min(_ROW.escalate_at)).where(
+            _ROW.state == RequestState.RECORDED,
+            _ROW.escalate_at.is_not(None),  # so that the index serves, which has these alone
+        )
         with self._db.read() as connection:
             found = connection.execute(query).scalar_one()
         return None if found is None else float(found)

@@ -35,10 +35,27 @@ from lowtide.ledger.tables import BATCHES, REQUESTS
 
 def among(database: Database, column: Column[Any], ids: Collection[str]) -> ColumnElement[bool]:
     """`column` is one of `ids`, as one parameter: the statement is the same for any number."""
-    if database.sqlite:
-        values = func.json_each(literal(orjson.dumps(list(ids)).decode(), Text))
+    given = one_parameter(database, ids)
+    return _among(column, literal(given, Text if database.sqlite else ARRAY(Text)), database.sqlite)
+
+
+def among_these(column: Column[Any], *, sqlite: bool) -> ColumnElement[bool]:
+    """`column` is one of the parameter `these`, which `one_parameter` makes: for a statement that
+    is built once. To build one takes as long as to run it.
+    """
+    return _among(column, bindparam("these", type_=Text if sqlite else ARRAY(Text)), sqlite)
+
+
+def one_parameter(database: Database, ids: Collection[str]) -> str | list[str]:
+    """Any number of ids as the value of one parameter."""
+    return orjson.dumps(list(ids)).decode() if database.sqlite else list(ids)
+
+
+def _among(column: Column[Any], these: Any, sqlite: bool) -> ColumnElement[bool]:  # noqa: FBT001
+    if sqlite:
+        values = func.json_each(these)
         return column.in_(select(values.table_valued("value").c.value))
-    return column == any_(cast(literal(list(ids), ARRAY(Text)), ARRAY(Text)))
+    return column == any_(cast(these, ARRAY(Text)))
 
 
 def whole_days(database: Database, column: ColumnElement[Any]) -> ColumnElement[int]:

@@ -35,9 +35,9 @@ def _double(*, null: bool = True) -> Any:
     return Field(sa_column=Column(Double, nullable=null))
 
 
-def _index_of_some(*names: str) -> Index:
-    """An index of those rows alone that have a value in the first of its columns."""
-    there = text(f"{names[0]} IS NOT NULL")
+def _index_of_some(*names: str, having: str) -> Index:
+    """An index of those rows alone that have a value in one of its columns."""
+    there = text(f"{having} IS NOT NULL")
     return Index(None, *names, sqlite_where=there, postgresql_where=there)
 
 
@@ -94,9 +94,9 @@ class Request(_Base, table=True):
     __tablename__ = "lowtide_requests"
     __table_args__ = (
         Index(None, "batch_id", "state", "custom_id"),
-        Index(None, "state", "escalate_at"),
-        _index_of_some("share_key", "state", "custom_id"),
-        _index_of_some("shares"),
+        _index_of_some("state", "escalate_at", having="escalate_at"),
+        _index_of_some("share_key", "state", "custom_id", having="share_key"),
+        _index_of_some("shares", having="shares"),
     )
 
     custom_id: str = Field(sa_type=_ID, primary_key=True)
