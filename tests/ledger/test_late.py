@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from msgspec import structs
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import pytest
+from msgspec import structs
+from sqlalchemy import event
+
+from lowtide.clock import SystemClock
 from lowtide.ledger import Ledger, NewRequest, Outcome, RequestState
 from tests.ledger.support import new_batch, new_request
 
@@ -21,6 +28,40 @@ def test_only_requests_of_the_named_tasks_are_found_the_longest_due_first(ledger
     assert ledger.late(50.0, 1, ["tasks.known"]) == {"b1": ["t2.0.0"]}
     assert ledger.late_tasks(25.0) == {"tasks.known", "tasks.other"}
     assert ledger.late_tasks(10.0) == {"tasks.other"}
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        Ledger.next_escalation,
+        lambda ledger: ledger.late_tasks(25.0),
+        lambda ledger: ledger.late(25.0, 9, ["tasks.known"]),
+    ],
+    ids=["next", "tasks", "late"],
+)
+def test_only_what_is_ever_to_be_escalated_is_looked_at(
+    tmp_path: Path, ask: Callable[[Ledger], object]
+) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", SystemClock())
+    ledger.create()
+    engine, asked = ledger._db.engine, []
+
+    def note(_: Any, __: Any, text: str, values: Any, *___: Any) -> None:
+        asked.append((text, values))
+
+    event.listen(engine, "before_cursor_execute", note)
+    ask(ledger)
+    event.remove(engine, "before_cursor_execute", note)
+
+    (query, values) = next((text, values) for text, values in asked if "SELECT" in text)
+    with ledger._db.read() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", values).all()
+        index = connection.exec_driver_sql(
+            "SELECT sql FROM sqlite_master WHERE name = 'ix_lowtide_requests_state_escalate_at'"
+        ).scalar_one()
+    ledger.close()
+    assert "ix_lowtide_requests_state_escalate_at" in plan[0][-1]
+    assert str(index).endswith("WHERE escalate_at IS NOT NULL")
 
 
 def test_those_that_share_a_line_are_found_together(ledger: Ledger) -> None:
