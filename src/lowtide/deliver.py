@@ -135,14 +135,13 @@ def _followers(
 
 def _close(rt: Runtime, batch: BatchRow) -> None:
     """The batch's last step: the provider's files go, and it is DELIVERED."""
-    provider = rt.provider(batch.account)
+    since = batch.fetched_at or 0.0
     if not rt.settings.keep_files:
         for file_id in (batch.input_file_id, batch.output_file_id, batch.error_file_id):
-            if file_id:
-                provider.delete_file(file_id)
+            uploads.delete(rt, batch, file_id, since=since)
     if batch.fence > _LEASES:
         # A step was begun more than once: an upload may have come after another replica's.
-        uploads.forget_last(rt, batch, since=batch.fetched_at or 0.0, but=batch.input_file_id)
+        uploads.forget_last(rt, batch, since=since, but=batch.input_file_id)
     rt.slices.clear(batch.id)
     failpoints.reach("close.deleted")
     if rt.ledger.close_if_done(batch.id):

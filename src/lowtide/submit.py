@@ -151,7 +151,8 @@ def _upload(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> B
             lease, BatchState.UPLOADED, uploaded_at=rt.clock.now(), input_file_id=file_id
         )
     except StateError:
-        provider.delete_file(file_id)  # another replica is ahead, with a file of its own
+        with suppress(ProviderError):  # they are looked for when the batch is closed
+            provider.delete_file(file_id)  # another replica is ahead, with a file of its own
         raise
 
 
@@ -177,7 +178,7 @@ def _create(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> B
     failpoints.reach("submit.noted_file")
     if rt.ledger.undelivered(batch.id) == 0:
         # All were revoked or escalated since the upload.
-        provider.delete_file(str(batch.input_file_id))
+        uploads.delete(rt, batch, batch.input_file_id, since=batch.uploaded_at or 0.0)
         return _empty(rt, lease)
     batch = rt.ledger.move(lease, BatchState.SUBMITTING, submitting_at=rt.clock.now())
     failpoints.reach("submit.intended")
@@ -210,7 +211,7 @@ def _resolve(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> 
         )
     if remote is None:
         # Without its file a create that is still on its way fails validation, unpaid.
-        provider.delete_file(str(batch.input_file_id))
+        uploads.delete(rt, batch, batch.input_file_id, since=intended)
         failpoints.reach("adopt.deleted")
         remote = _adopt(provider, batch, intended)
     if remote is None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 CLOCK_SLACK = 600.0
 """Seconds before a time of ours from which the provider's lists are read: its clock may differ."""
-# Seconds for which a batch that is at its end stays open until its files can be looked for.
+# Seconds for which a batch waits until its files can be looked for, or deleted.
 _LOOKS_FOR = 3600.0
 
 
@@ -35,6 +35,25 @@ def forget(provider: Provider, batch: BatchRow, *, but: str | None = None) -> No
     except ProviderError as error:
         # A service without a usable list lets them expire.
         logger.info("Batch %s: earlier uploads not looked for: %s", batch.id, error)
+
+
+def delete(rt: Runtime, batch: BatchRow, file_id: str | None, *, since: float) -> None:
+    """Deletes a file of a batch, which does not wait for ever where that is refused.
+
+    Args:
+        since: Since when it is to be gone, epoch seconds. After an hour it may stay.
+
+    Raises:
+        ProviderError: It cannot be deleted now.
+    """
+    if not file_id:
+        return
+    try:
+        rt.provider(batch.account).delete_file(file_id)
+    except ProviderError as error:
+        if rt.clock.now() - since < _LOOKS_FOR:
+            raise
+        logger.warning("Batch %s leaves file %s at the provider: %s", batch.id, file_id, error)
 
 
 def forget_last(rt: Runtime, batch: BatchRow, *, since: float, but: str | None = None) -> None:
