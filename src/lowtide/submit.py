@@ -69,7 +69,7 @@ def submit(rt: Runtime, batch_id: str) -> Next | None:
 
 def _advance(rt: Runtime, lease: Lease, batch: BatchRow) -> Next | None:
     provider = rt.provider(batch.account)
-    passed = False
+    passed, uploaded = False, batch.input_file_id
     try:
         while batch.state in _STEPS:
             # Once: the probe of a suspended account that let it pass is not given twice.
@@ -78,7 +78,9 @@ def _advance(rt: Runtime, lease: Lease, batch: BatchRow) -> Next | None:
                 if isinstance(looked, gate.Stopped):
                     return looked.after
                 batch, passed = looked, True
-            batch = _STEPS[batch.state](rt, provider, lease, batch)
+            again = batch.state is BatchState.UPLOADED and batch.input_file_id == uploaded
+            step = _create_again if again else _STEPS[batch.state]
+            batch = step(rt, provider, lease, batch)
     except AccountPaused as error:
         control.suspend(rt, batch.account, str(error))
         now = rt.ledger.batch(batch.id)
@@ -174,6 +176,43 @@ def _spooled(rt: Runtime, batch: BatchRow) -> Iterator[tuple[Path, int]]:
         yield path, count
 
 
+def _create_again(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> BatchRow:
+    """Creates the batch of a file that an earlier try uploaded, unless it was made of it.
+
+    Nothing need say so: a gateway may refuse a create that it has passed on, and a standby that
+    took the ledger over may not have heard of one.
+    """
+    remote = _made_before(rt, provider, batch)
+    if remote is not None:
+        logger.warning("Batch %s was created before, as %s, and is adopted", batch.id, remote.id)
+        intended = rt.ledger.move(lease, BatchState.SUBMITTING, submitting_at=rt.clock.now())
+        return _note(rt, lease, intended, remote)
+    try:
+        return _create(rt, provider, lease, batch)
+    except BatchFailed as error:
+        # It may be the file, which is gone meanwhile; of a new one it is surely the batch.
+        logger.warning("Batch %s is uploaded again: %s", batch.id, error)
+        return rt.ledger.move(lease, BatchState.RECORDED, input_file_id=None, uploaded_at=None)
+
+
+def _made_before(rt: Runtime, provider: Provider, batch: BatchRow) -> RemoteBatch | None:
+    """The batch that was made of the batch's file.
+
+    Raises:
+        ProviderUnavailable: It cannot be looked for now; not for longer than one in doubt is.
+    """
+    uploaded_at = batch.uploaded_at or rt.clock.now()
+    since, file_id = uploaded_at - uploads.CLOCK_SLACK, str(batch.input_file_id)
+    try:
+        return provider.adopt(batch.id, input_file_id=file_id, since=since)
+    except ProviderUnavailable:
+        if rt.clock.now() - uploaded_at < rt.settings.adopt_wait:
+            raise
+    except ProviderError as error:
+        logger.info("Batch %s: what was created before is not looked for: %s", batch.id, error)
+    return None
+
+
 def _create(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> BatchRow:
     failpoints.reach("submit.noted_file")
     if rt.ledger.undelivered(batch.id) == 0:
@@ -190,7 +229,7 @@ def _create(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> B
         logger.warning("Batch %s may or may not have been created: %s", batch.id, error)
         return _resolve(rt, provider, lease, batch)
     except ProviderError:
-        # Surely not created, so the intent is taken back.
+        # Not created, as it is told, so the intent is taken back.
         rt.ledger.move(lease, BatchState.UPLOADED, submitting_at=None)
         raise
     failpoints.reach("submit.created")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx2
 import pytest
+from sqlalchemy import update
 
 from lowtide import control, keys
 from lowtide.errors import (
@@ -14,6 +16,7 @@ from lowtide.errors import (
     ProviderError,
     ProviderUnavailable,
 )
+from lowtide.ledger.tables import BATCHES
 from lowtide.pipeline import Next
 from lowtide.runtime import Runtime
 from lowtide.submit import submit
@@ -362,3 +365,122 @@ def test_a_request_that_is_on_its_way_already_is_left_out_of_the_next_batch(
 
 def test_a_batch_that_nobody_knows_is_no_error(rt: Runtime, provider: Interfering) -> None:
     assert submit(rt, "b-unknown") is None
+
+
+@pytest.mark.parametrize("status", [401, 403, 408, 409, 425, 429, 500, 502, 504])
+def test_a_create_that_is_refused_after_it_was_passed_on_is_found_before_another(
+    rt: Runtime, provider: Interfering, simulator: Simulator, status: int
+) -> None:
+    given = requests(2)
+    batch_id = sealed(rt, given)
+    rule = {"kind": "error_after", "count": 1, "status": status}
+    httpx2.post(f"{simulator.root}/simulator/faults", json=rule).raise_for_status()
+
+    submit(rt, batch_id)
+    rt.redis.delete(keys.probe(rt.settings.namespace, "default"))
+    submit(rt, batch_id)
+
+    assert provider.calls.count("create") == 1
+    assert state_of(rt, batch_id) == "SUBMITTED"
+    ended(rt, batch_id)
+    assert billed(simulator, given) == [1] * 2
+
+
+def test_a_create_that_was_put_off_waits_until_it_can_be_looked_for(
+    rt: Runtime, provider: Interfering
+) -> None:
+    batch_id = sealed(rt, requests(2))
+    rt.settings.adopt_wait = 30.0
+    provider.before["create"] = fail_once(ProviderUnavailable("429"))
+    provider.before["adopt"] = fail_once(ProviderUnavailable("500"))
+
+    submit(rt, batch_id)
+    submit(rt, batch_id)
+    assert state_of(rt, batch_id) == "UPLOADED"
+    assert provider.calls.count("create") == 1
+
+    submit(rt, batch_id)
+    assert state_of(rt, batch_id) == "SUBMITTED"
+
+
+@pytest.mark.parametrize(
+    "error", [ProviderUnavailable("500"), ProviderError("404"), AccountPaused("403")]
+)
+def test_a_create_that_was_put_off_does_not_wait_for_ever_for_a_list(
+    rt: Runtime, provider: Interfering, error: ProviderError
+) -> None:
+    def no_list(*_args: Any, **_kwargs: Any) -> None:
+        raise error
+
+    batch_id = sealed(rt, requests(2))
+    provider.before["create"] = fail_once(ProviderUnavailable("429"))
+    provider.before["adopt"] = no_list
+
+    submit(rt, batch_id)
+    submit(rt, batch_id)
+
+    assert state_of(rt, batch_id) == "SUBMITTED"
+    assert control.pauses(rt) == {}
+
+
+def test_a_batch_that_a_ledgers_standby_did_not_hear_of_is_adopted(
+    rt: Runtime, provider: Interfering, simulator: Simulator
+) -> None:
+    """A failover that is not synchronous takes back what was noted last."""
+    given = requests(2)
+    batch_id = sealed(rt, given)
+    submit(rt, batch_id)
+    lost = {"state": "UPLOADED", "provider_batch_id": None, "submitting_at": None}
+    with rt.ledger._db.write() as connection:
+        connection.execute(update(BATCHES).where(BATCHES.c.id == batch_id).values(lost))
+
+    submit(rt, batch_id)
+
+    assert provider.calls.count("create") == 1
+    assert state_of(rt, batch_id) == "SUBMITTED"
+    ended(rt, batch_id)
+    assert billed(simulator, given) == [1] * 2
+
+
+def test_a_file_that_is_gone_before_the_batch_is_created_is_uploaded_again(
+    rt: Runtime, provider: Interfering, simulator: Simulator
+) -> None:
+    """As after the account's key moved to another project, or the file's expiry."""
+    given = requests(2)
+    batch_id = sealed(rt, given)
+    provider.before["create"] = fail_once(ProviderUnavailable("429"))
+    submit(rt, batch_id)
+    batch = rt.ledger.batch(batch_id)
+    assert batch is not None
+    gone = str(batch.input_file_id)
+
+    def refuse(file_id: str, **_kwargs: Any) -> None:
+        if file_id == gone:
+            raise BatchFailed(f"No such File object: {gone}")
+
+    provider.before["create"] = refuse
+
+    submit(rt, batch_id)
+
+    assert state_of(rt, batch_id) == "SUBMITTED"
+    assert provider.calls.count("upload") == 2
+    ended(rt, batch_id)
+    assert billed(simulator, given) == [1] * 2
+
+
+def test_a_batch_that_was_put_off_is_refused_for_good_with_a_new_file(
+    rt: Runtime, provider: Interfering
+) -> None:
+    def refuse(*_args: Any, **_kwargs: Any) -> None:
+        raise BatchFailed("The model is not offered.")
+
+    batch_id = sealed(rt, requests(2))
+    provider.before["create"] = fail_once(ProviderUnavailable("429"))
+    submit(rt, batch_id)
+    provider.before["create"] = refuse
+
+    after = submit(rt, batch_id)
+
+    assert after == Next("fetch", batch_id)
+    assert reason_of(rt, batch_id) == "The model is not offered."
+    assert provider.calls.count("create") == 3
