@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 # How many of a lane's last batches tell how long the next one takes.
 LEARN_FROM = 20
+_UNKNOWN = (
+    "The provider does not know the batch. Does the account's key belong to the project in which "
+    "it was made?"
+)
 
 
 def track(rt: Runtime, batch_ids: Sequence[str]) -> dict[str, Next | None]:
@@ -63,9 +67,10 @@ def _track_account(
             quiet.warn(logger, "provider", "Batch %s: status not read: %s", batch.id, remote)
             after[batch.id] = _again(rt, batch)
             continue
-        if remote is None and _late(rt, batch) > rt.settings.stuck_after:
-            # The provider does not know it any more, and its window is long over.
-            remote = RemoteBatch(str(batch.provider_batch_id), "expired")
+        if remote is None:
+            remote = _unknown(rt, batch)
+        elif batch.reason == _UNKNOWN:
+            _say(rt, batch, None)
         if remote is not None and remote.ended and _is_named_late(rt, batch, remote):
             at = rt.clock.now() + rt.settings.shortest_poll(batch.account)
             after[batch.id] = Next("poll", batch.id, at=at)
@@ -81,6 +86,26 @@ def _track_account(
                 _end_if_stuck(rt, batch, remote)
             after[batch.id] = _again(rt, batch)
     return after
+
+
+def _unknown(rt: Runtime, batch: BatchRow) -> RemoteBatch | None:
+    """What is taken for the state of a batch that the provider does not know: none, as it may run
+    in a project that the key sees no more, until its window is long over.
+    """
+    name = str(batch.provider_batch_id)
+    if _late(rt, batch) > rt.settings.stuck_after:
+        logger.error("Batch %s: the provider lost %s for good: sent again", batch.id, name)
+        return RemoteBatch(name, "expired")
+    if batch.reason != _UNKNOWN:
+        text = "Batch %s: account %s has no %s, and is asked again: %s"
+        logger.warning(text, batch.id, batch.account, name, _UNKNOWN)
+        _say(rt, batch, _UNKNOWN)
+    return None
+
+
+def _say(rt: Runtime, batch: BatchRow, reason: str | None) -> None:
+    """Notes for people what is strange about a batch, unless another replica holds it."""
+    rt.ledger.move_free(batch.id, rt.owner, BatchState.SUBMITTED, reason=reason)
 
 
 def _again(rt: Runtime, batch: BatchRow) -> Next:

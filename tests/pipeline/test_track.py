@@ -75,6 +75,28 @@ def test_a_status_that_cannot_be_read_stops_no_other_batch(
     assert verbs(after) == {odd: "poll", fine: "fetch"}
 
 
+def test_a_batch_that_the_provider_does_not_know_says_so_and_is_found_again(
+    rt: Runtime, provider: Interfering, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As while the account's key belongs to another project."""
+    batch_id = submitted(rt)
+    provider.after["statuses"] = lambda _found: {}
+
+    for _ in range(2):
+        assert verbs(track(rt, [batch_id])) == {batch_id: "poll"}
+
+    batch = rt.ledger.batch(batch_id)
+    assert batch is not None
+    assert "does not know the batch" in str(batch.reason)
+    assert caplog.text.count("does not know the batch") == 1
+    running = RemoteBatch(str(batch.provider_batch_id), "in_progress")
+    provider.after["statuses"] = lambda _found: {running.id: running}
+    track(rt, [batch_id])
+    batch = rt.ledger.batch(batch_id)
+    assert batch is not None
+    assert (batch.state, batch.reason) == ("SUBMITTED", None)
+
+
 def test_a_cancel_that_fails_stops_no_other_batch(rt: Runtime, provider: Interfering) -> None:
     def refuse(_name: str) -> None:
         raise ProviderError("It cannot be cancelled while it is finalizing.", {"status": 400})
