@@ -150,3 +150,8 @@ def watched(namespace: str) -> str:
 def tick(namespace: str, hostname: str) -> str:
     """STRING, epoch seconds of a worker's last noted tick; TTL."""
     return f"{{{namespace}}}:tick:{hostname}"
+
+
+def ledgers(namespace: str) -> str:
+    """HASH worker -> "<epoch seconds> <what tells its ledger> <where it is>"; TTL."""
+    return f"{{{namespace}}}:ledgers"

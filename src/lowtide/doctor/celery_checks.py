@@ -8,7 +8,9 @@ from typing import Any
 from celery.backends.base import DisabledBackend
 from celery.backends.redis import RedisBackend
 from kombu.exceptions import OperationalError
+from redis import RedisError
 
+from lowtide import pulse
 from lowtide.doctor import redis_checks
 from lowtide.doctor.finding import Finding, bad, first_line, good, risky
 from lowtide.runtime import Runtime
@@ -93,7 +95,21 @@ def workers(runtime: Runtime) -> list[Finding]:
             advice = f"Let one consume it: `celery -A your_app worker -Q celery,{queue}`."
             detail = f"{len(found)} answer, none consumes the queue {queue!r}"
             findings.append(bad(part, detail, advice))
-    return findings + _strangers(runtime, found, inspect.registered() or {})
+    return findings + _strangers(runtime, found, inspect.registered() or {}) + ledgers(runtime)
+
+
+def ledgers(runtime: Runtime) -> list[Finding]:
+    """Workers that have another ledger than this process: they, or this one, look elsewhere."""
+    try:
+        others = pulse.other_ledgers(runtime)
+    except RedisError:
+        return []  # its own check tells
+    ours = pulse.ledger_of(runtime)
+    advice = f"Of workers, {pulse.ONE_LEDGER}"
+    return [
+        bad("Workers", f"{name} has the ledger {theirs}, and here it is {ours}", advice)
+        for name, theirs in others.items()
+    ]
 
 
 def _strangers(
