@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # A lane's turnaround is asked of Redis once a minute: it changes with each batch, not each call.
 _TURNAROUND_TTL = 60.0
+_MOST_TURNAROUNDS = 10_000
 _turnarounds: dict[tuple[str, str], tuple[float | None, float]] = {}
 _HEAD = struct.Struct(">II")  # size of the line in bytes, tokens; then the blob
 _MOST_TOKENS = 2**32 - 1
@@ -218,7 +219,7 @@ class Buffer:
         return float(pipe.execute()[1])
 
     def lanes(self) -> list[LaneStatus]:
-        """Every lane ever used, with the fill of its open buffer, in the order of their keys."""
+        """Every known lane, with the fill of its open buffer, in the order of their keys."""
         names = sorted(name.decode() for name in self._redis.smembers(keys.lanes(self._ns)))
         pipe = self._redis.pipeline(transaction=False)
         for name in names:
@@ -227,6 +228,25 @@ class Buffer:
             LaneStatus.of(name, head, self._settings.thresholds(Lane.parse(name)))
             for name, head in zip(names, pipe.execute(), strict=True)
         ]
+
+    def forget_lanes(self, lane_keys: Sequence[str]) -> int:
+        """Forgets lanes, and how long their batches took; returns how many.
+
+        One that has an open buffer by now stays.
+        """
+        if not lane_keys:
+            return 0
+        lanes = keys.lanes(self._ns)
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.srem(lanes, *lane_keys)
+        pipe.hdel(keys.turnarounds(self._ns), *lane_keys)
+        for lane_key in lane_keys:
+            pipe.exists(keys.lane_lines(self._ns, lane_key))
+        found = pipe.execute()[2:]
+        used = [lane for lane, is_used in zip(lane_keys, found, strict=True) if is_used]
+        if used:
+            self._redis.sadd(lanes, *used)
+        return len(lane_keys) - len(used)
 
     def rebuild(self, *, scan: bool | None = None) -> int:
         """Puts back what is missing of timers and indexes, from the lines that are there.
@@ -265,6 +285,8 @@ class Buffer:
         if known is None or now - known[1] > _TURNAROUND_TTL:
             told: Any = self._redis.hget(keys.turnarounds(self._ns), lane_key)
             known = (None if told is None else float(told), now)
+            if len(_turnarounds) >= _MOST_TURNAROUNDS:
+                _turnarounds.clear()
             _turnarounds[self._ns, lane_key] = known
         return known[0]
 

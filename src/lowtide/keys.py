@@ -19,7 +19,7 @@ def prefix(namespace: str) -> str:
 
 
 def lanes(namespace: str) -> str:
-    """SET of the lane keys ever used; permanent."""
+    """SET of the lane keys that are used, or were within `state_ttl`; permanent."""
     return f"{{{namespace}}}:lanes"
 
 
@@ -102,6 +102,11 @@ def created(namespace: str, account: str, hour: int) -> str:
 def scanned(namespace: str) -> str:
     """STRING, there while the last look through all keys is less than an hour ago; TTL."""
     return f"{{{namespace}}}:scanned"
+
+
+def idle(namespace: str) -> str:
+    """STRING, there while lanes that nobody uses were looked for less than an hour ago; TTL."""
+    return f"{{{namespace}}}:idle"
 
 
 def paused(namespace: str) -> str:

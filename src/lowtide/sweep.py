@@ -38,7 +38,7 @@ def sweep(rt: Runtime) -> int:
     Returns:
         How many timers were missing.
     """
-    from lowtide import control, turns  # they need this module
+    from lowtide import control, idle, turns  # some need this module
 
     now = rt.clock.now()
     rt.timers.arm("sweep", "all", now + SWEEP_EVERY)
@@ -60,6 +60,7 @@ def sweep(rt: Runtime) -> int:
     for destination, due in messages.items():
         if due is not None:
             rearmed += rt.timers.arm("tell", destination, max(due, now), if_absent=True)
+    idle.forget(rt)
     if rearmed:
         logger.warning("The sweep re-armed %d timers that were lost", rearmed)
     return rearmed

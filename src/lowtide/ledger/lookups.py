@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select
 
+from lowtide.ledger import sql
 from lowtide.ledger.batches import COLUMNS, batch_row
 from lowtide.ledger.engine import Database
 from lowtide.ledger.money import cost_row, sums
@@ -191,6 +192,19 @@ class Lookups:
             return [
                 (lane, str(s), int(n), int(r or 0)) for lane, s, n, r in connection.execute(query)
             ]
+
+    def lanes_since(self, lanes: Sequence[str], since: float) -> set[str]:
+        """Those of `lanes` that have a batch on its way, or one that ended since, epoch seconds."""
+        query = (
+            select(_BATCH.lane)
+            .where(
+                sql.among(self._db, BATCHES.c.lane, lanes),
+                or_(_BATCH.ended_at.is_(None), _BATCH.ended_at >= since),
+            )
+            .distinct()
+        )
+        with self._db.read() as connection:
+            return set(connection.execute(query).scalars())
 
     def turnaround_histogram(self, bounds: Sequence[float]) -> dict[str, Histogram]:
         """For each lane how long the provider took for its batches, in seconds."""
