@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from lowtide import control, failpoints, heap, pulse, queues, quiet, runtime
 from lowtide.connect import connect
 from lowtide.setbacks import Setbacks
+from lowtide.sweep import SWEEP_EVERY
 
 if TYPE_CHECKING:
     from lowtide.timers import Due
@@ -140,6 +141,8 @@ def tick(rt: runtime.Runtime) -> int:
     if polls:
         rt.send("poll", polls)
     timers.arm("sweep", "all", rt.clock.now(), if_absent=True)
+    # A replica whose clock is ahead may have put it off for everybody.
+    timers.pull_in("sweep", "all", rt.clock.now() + SWEEP_EVERY)
     return len(due)
 
 

@@ -72,19 +72,30 @@ def claimed(rt: Runtime, batch_id: str, custom_ids: Collection[str]) -> Iterator
     """
     ttl = rt.settings.lease
     token = f"{rt.owner}:{uuid.uuid4().hex[:12]}"
-    until = rt.clock.monotonic() + ttl
+    until = _ends(rt, ttl)
     rows = rt.ledger.claim(batch_id, custom_ids, token, ttl)
     failpoints.reach("deliver.claimed")
     ids = [row.custom_id for row in rows]
 
     def extend() -> None:
         nonlocal until
-        asked = rt.clock.monotonic()
+        longer = _ends(rt, ttl)
         if rt.ledger.extend(ids, token, ttl):
-            until = asked + ttl
+            until = longer
+
+    def runs() -> bool:
+        steady, wall = until
+        return rt.clock.monotonic() < steady and rt.clock.now() < wall
 
     with _renewed(extend, ttl, f"claim in {batch_id}"):
-        yield Claim(token, rows, lambda: rt.clock.monotonic() < until)
+        yield Claim(token, rows, runs)
+
+
+def _ends(rt: Runtime, ttl: float) -> tuple[float, float]:
+    """When what is claimed now ends, by both clocks: the steady one stands still with a machine
+    that sleeps, the other one may be set back.
+    """
+    return rt.clock.monotonic() + ttl, rt.clock.now() + ttl
 
 
 @contextmanager

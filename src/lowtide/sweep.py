@@ -1,7 +1,7 @@
 """The sweep: every timer is re-armed from what ledger and buffers hold.
 
 Timers are only hints that live in Redis. Whatever loses one (a crash between two writes, a wiped
-Redis, a dead replica), the sweep finds the batch that nobody looks after.
+Redis, a dead replica, a clock that was ahead), the sweep finds the batch that nobody looks after.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 SWEEP_EVERY = 60.0
+# No step of an open batch waits for longer, and none of one that was sent: a timer that is later
+# was armed by a clock that was ahead.
+_LONGEST = 86_400.0
+_LONGEST_SENT = 3_600.0
 
 # The step that brings a batch on from each state.
 STEP_OF = {
@@ -45,7 +49,10 @@ def sweep(rt: Runtime) -> int:
     rearmed = rt.buffer.rebuild()
     for batch in _open_batches(rt):
         at = max(batch.next_at or now, now)
-        rearmed += rt.timers.arm(STEP_OF[batch.state], batch.batch_id, at, if_absent=True)
+        step = STEP_OF[batch.state]
+        rearmed += rt.timers.arm(step, batch.batch_id, at, if_absent=True)
+        most = _LONGEST if step == "submit" else max(_LONGEST_SENT, rt.settings.poll_max)
+        rearmed += rt.timers.pull_in(step, batch.batch_id, now + most)
     for queue in rt.ledger.queues():
         # Room may have returned between a batch's look for it and its being held.
         turns.call_next(rt, queue)
