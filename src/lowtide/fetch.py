@@ -299,8 +299,13 @@ def _failed_validation(settling: Settling) -> None:
         _move(settling, rest, refusal.message, settling.rt.settings.retry_delay)
     elif len(rest) == 1 and batch.requests <= settling.rt.ledger.undelivered(batch.id):
         first = errors[0] if errors else None
+        code = first.code if first else None
         message = first.message if first else "The provider failed the batch without a reason."
-        settling.fail(rest[0], "BatchFailed", message, {"code": first.code if first else None})
+        if _sent(settling) is None:
+            # It was not the request; but whatever deletes files may do so each time.
+            settling.retry(rest[0], results.Again("file_gone", code, message))
+        else:
+            settling.fail(rest[0], "BatchFailed", message, {"code": code})
     else:
         _bisect(settling, rest, errors)
 
@@ -319,16 +324,22 @@ def _named(settling: Settling, errors: Collection[BatchError]) -> dict[str, Batc
     }
     if not numbered:
         return {}
-    batch, found = settling.batch, {}
+    names = _sent(settling, numbered) or {}
+    return {name: numbered[number] for number, name in names.items()}
+
+
+def _sent(settling: Settling, numbers: Collection[int] = ()) -> dict[int, str] | None:
+    """Number → custom_id of some lines of the file that was sent; None when it is gone."""
     with spool_folder(settling.rt) as folder:
         path = folder / "sent.jsonl"
-        provider = settling.rt.provider(batch.account)
-        if not _downloaded(provider, str(batch.input_file_id), path):
-            return {}
-        for number, line in enumerate(results.read_lines(path), start=1):
-            if number in numbered:
-                found[orjson.loads(line)["custom_id"]] = numbered[number]
-    return found
+        provider = settling.rt.provider(settling.batch.account)
+        if not _downloaded(provider, str(settling.batch.input_file_id), path):
+            return None
+        return {
+            number: orjson.loads(line)["custom_id"]
+            for number, line in enumerate(results.read_lines(path), start=1)
+            if number in numbers
+        }
 
 
 def _bisect(settling: Settling, rest: list[str], errors: Collection[BatchError]) -> None:

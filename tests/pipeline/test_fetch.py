@@ -409,6 +409,28 @@ def test_a_failed_validation_whose_input_file_is_gone_is_halved(
     assert len(followers(rt, batch_id)) == 2
 
 
+def test_a_request_whose_file_was_deleted_before_validation_goes_again(
+    rt: Runtime, provider: Interfering
+) -> None:
+    given = requests(1)
+    deleted: list[str] = []
+
+    def delete_first(file_id: str, **_: object) -> None:
+        if not deleted:
+            deleted.append(file_id)
+            provider.delete_file(file_id)
+
+    provider.before["create"] = delete_first
+    batch_id = submitted(rt, given)
+
+    assert settled(rt, batch_id) == {}
+    (again,) = followers(rt, batch_id)
+    submit(rt, again.id)
+    ended(rt, again.id)
+    (outcome,) = settled(rt, again.id).values()
+    assert isinstance(outcome, Answered)
+
+
 def test_attempts_are_listed_after_redis_was_emptied(rt: Runtime, provider: Interfering) -> None:
     rt.settings.max_attempts = 3
     given = requests(1)
