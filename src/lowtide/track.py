@@ -83,7 +83,7 @@ def _track_account(
         else:
             if remote is not None:
                 _note(rt, batch, remote)
-                _end_if_stuck(rt, batch, remote)
+                _cancel_if_useless(rt, batch, remote)
             after[batch.id] = _again(rt, batch)
     return after
 
@@ -157,20 +157,32 @@ def _learn(rt: Runtime, lane: str) -> None:
         rt.buffer.note_turnaround(lane, took)
 
 
-def _end_if_stuck(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> None:
-    """Cancels a batch that runs far past its window.
+def _cancel_if_useless(rt: Runtime, batch: BatchRow, remote: RemoteBatch) -> None:
+    """Cancels a batch that runs far past its window, or for which nobody waits any more.
 
-    It is followed on until the provider says that it ended: only then is what it did not finish
-    sent again, so that nothing is ever in two batches that run.
+    One that is late is followed on until the provider says that it ended: only then is what it
+    did not finish sent again, so that nothing is ever in two batches that run. Who revokes the
+    last of a batch cancels it at once, but for one that is just being created, and unless the
+    provider is away.
     """
     late = _late(rt, batch)
-    if late > rt.settings.stuck_after and remote.status != "cancelling":
+    if remote.status == "cancelling":
+        return
+    if late > rt.settings.stuck_after:
         logger.warning("Batch %s is %.0f h past its window: cancelling it", batch.id, late / 3600)
-        try:
-            rt.provider(batch.account).cancel(remote.id)
-        except ProviderError as error:
-            # Asked for again with its next poll; the other batches of this call go on.
-            quiet.warn(logger, "provider", "Batch %s: not cancelled: %s", batch.id, error)
+    elif remote.status == "finalizing" or _is_waited_for(rt, batch):
+        return
+    else:
+        logger.info("Batch %s: nobody waits for it: cancelling it", batch.id)
+    try:
+        rt.provider(batch.account).cancel(remote.id)
+    except ProviderError as error:
+        # Asked for again with its next poll; the other batches of this call go on.
+        quiet.warn(logger, "provider", "Batch %s: not cancelled: %s", batch.id, error)
+
+
+def _is_waited_for(rt: Runtime, batch: BatchRow) -> bool:
+    return bool(rt.ledger.requests_in(batch.id, states=("RECORDED",), limit=1))
 
 
 def _late(rt: Runtime, batch: BatchRow) -> float:

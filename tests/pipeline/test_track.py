@@ -14,6 +14,7 @@ from lowtide.errors import ProviderError, ProviderUnavailable, SettingsError
 from lowtide.pipeline import Next
 from lowtide.providers import RemoteBatch
 from lowtide.request import Request
+from lowtide.revoke import revoke
 from lowtide.runtime import Runtime
 from lowtide.settings import Account
 from lowtide.submit import submit
@@ -114,6 +115,49 @@ def test_a_cancel_that_fails_stops_no_other_batch(rt: Runtime, provider: Interfe
 
     assert provider.calls.count("cancel") == 1
     assert (state_of(rt, stuck), state_of(rt, fine)) == ("SUBMITTED", "ENDED")
+
+
+def running(provider: Interfering, name: str) -> None:
+    """The provider runs the batch still."""
+    provider.after["statuses"] = lambda _found: {name: RemoteBatch(name, "in_progress")}
+
+
+def test_a_batch_whose_tasks_were_revoked_while_it_was_created_is_cancelled(
+    rt: Runtime, provider: Interfering, told: dict[str, Any]
+) -> None:
+    given = requests(2)
+    batch_id = sealed(rt, given)
+    revoked = [each.task_id for each in given]
+    provider.before["create"] = lambda *_, **__: revoke(rt, revoked, "w1")
+    submit(rt, batch_id)
+    running(provider, provider_id(rt, batch_id))
+    assert "cancel" not in provider.calls
+
+    track(rt, [batch_id])
+
+    assert provider.calls.count("cancel") == 1
+
+
+def test_a_cancel_that_the_provider_did_not_take_is_asked_for_again(
+    rt: Runtime, provider: Interfering, told: dict[str, Any]
+) -> None:
+    def away(_name: str) -> None:
+        raise ProviderUnavailable("500", {"status": 500})
+
+    given = requests(2)
+    batch_id = sealed(rt, given)
+    submit(rt, batch_id)
+    running(provider, provider_id(rt, batch_id))
+    track(rt, [batch_id])
+    assert "cancel" not in provider.calls
+    provider.before["cancel"] = away
+    with pytest.raises(ProviderUnavailable):
+        revoke(rt, [each.task_id for each in given], "w1")
+    del provider.before["cancel"]
+
+    track(rt, [batch_id])
+
+    assert provider.calls.count("cancel") == 2
 
 
 def test_an_account_that_is_no_longer_set_stops_no_other(
