@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from celery import Celery
 
 from lowtide.connect import connect
-from tests.canvas import drivers
+from tests.canvas import drivers, fake_runtime
 from tests.plugins.redis import started_redis
 from tests.plugins.stack import ROOT, ended_by_pid, until
 
@@ -188,3 +189,55 @@ def world(canvas_server: str, tmp_path: Path, request: pytest.FixtureRequest) ->
     url = canvas_server.removesuffix("/0") + "/15"
     with made_world(url, tmp_path, "fake", getattr(request, "param", None)) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def running(canvas_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A world on the stand-in with one worker that takes what all tests of a module send."""
+    url = canvas_server.removesuffix("/0") + "/14"
+    with made_world(url, tmp_path_factory.mktemp("running"), "fake") as made:
+        made.worker("w1", "prefork")
+        yield made
+
+
+@pytest.fixture
+def shared(running: World) -> World:
+    """The module's world, whose stand-in has forgotten the requests of other tests."""
+    running.redis.delete(*fake_runtime.KEPT)
+    return running
+
+
+@contextmanager
+def events_of(world: World) -> Iterator[list[dict[str, Any]]]:
+    """Every event that is sent within the block."""
+    seen: list[dict[str, Any]] = []
+    stop, listening = threading.Event(), threading.Event()
+
+    def listen() -> None:
+        with world.app.connection() as connection:
+            receiver = world.app.events.Receiver(connection, handlers={"*": seen.append})
+            with receiver.consumer_context() as (own, _, _):
+                while not stop.is_set():
+                    with suppress(TimeoutError):
+                        own.drain_events(timeout=0.1)
+                    # It subscribes as it first waits.
+                    listening.set()
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    assert listening.wait(10)
+    yield seen
+    stop.set()
+    thread.join()
+
+
+def kinds(seen: list[dict[str, Any]], task_id: str) -> list[str]:
+    mine = [event for event in seen if event.get("uuid") == task_id]
+    mine.sort(key=lambda event: event["timestamp"])
+    return [str(event["type"]).removeprefix("task-") for event in mine]
+
+
+def held_by(world: World, name: str) -> int:
+    """How many messages the worker has taken and not yet answered for."""
+    told = world.app.control.inspect([f"{name}@canvas"], timeout=1).reserved() or {}
+    return len(told.get(f"{name}@canvas", []))

@@ -32,6 +32,7 @@ PENDING, SEEN, PACKED, HELD, RESUMED = (
     "canvas:held",
     "canvas:resumed",
 )
+KEPT = (PENDING, SEEN, PACKED, HELD, RESUMED)
 _APPEND = """
 local added = 0
 for i = 1, #ARGV, 3 do

@@ -147,9 +147,8 @@ def test_arguments_are_what_their_serializer_makes_of_them(world: World) -> None
     assert get(many) == ["tuple", "set", "list"]
 
 
-def test_stamps_and_shadow_are_each_calls_own(world: World) -> None:
-    world.worker("w1", "prefork")
-    ours = Side(world, plain=False)
+def test_stamps_and_shadow_are_each_calls_own(shared: World) -> None:
+    ours = Side(shared, plain=False)
 
     many = ours.tells_headers.delay_many("ab", stamped_headers=["who"], who="me", shadow="as")
 
@@ -158,9 +157,8 @@ def test_stamps_and_shadow_are_each_calls_own(world: World) -> None:
         assert told["shadow"] == "as"
 
 
-def test_results_are_children_of_the_task_that_sends(world: World) -> None:
-    world.worker("w1", "prefork")
-    ours = Side(world, plain=False)
+def test_results_are_children_of_the_task_that_sends(shared: World) -> None:
+    ours = Side(shared, plain=False)
 
     result = ours.sends_many.delay(["a", "b"])
 

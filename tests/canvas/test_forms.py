@@ -16,8 +16,12 @@ from tests.canvas.conftest import Side, World
 
 
 @pytest.fixture
+def world(shared: World) -> World:
+    return shared
+
+
+@pytest.fixture
 def ours(world: World) -> Side:
-    world.worker("w1", "prefork")
     return Side(world, plain=False)
 
 
