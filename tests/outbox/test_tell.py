@@ -240,7 +240,7 @@ def test_a_receiver_that_never_answers_is_not_waited_for_longer_than_its_time(
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Silent)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/"
     given = {"webhook": url, "secret": SECRET, "timeout": "0.3s"}
     rt.settings.destinations["crm"] = settings.load({"destinations": {"crm": given}}).destinations[

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -57,15 +59,28 @@ def rt(
     return runtime.of(app)
 
 
-@pytest.fixture
-def history(rt: runtime.Runtime) -> Ledger:
-    """Some days of batches in the ledger."""
-    rt.ledger.create()
+@pytest.fixture(scope="session")
+def written_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with some days of batches, made once: it takes thousands of transactions."""
+    file = tmp_path_factory.mktemp("history") / "ledger.db"
     now = time.time()
     clock = SimulatedClock(now - 6 * 86_400)
-    ledger = Ledger(rt.settings.ledger_url, clock)
+    ledger = Ledger(f"sqlite:///{file}", clock)
+    ledger.create()
     past(ledger, clock, now)
     ledger.close()
+    return file
+
+
+@pytest.fixture
+def history(rt: runtime.Runtime, tmp_path: Path, written_history: Path) -> Ledger:
+    """Some days of batches in the ledger."""
+    assert rt.settings.ledger_url == f"sqlite:///{tmp_path / 'ledger.db'}"
+    with (
+        closing(sqlite3.connect(written_history)) as written,
+        closing(sqlite3.connect(tmp_path / "ledger.db")) as own,
+    ):
+        written.backup(own)
     return rt.ledger
 
 
@@ -121,7 +136,7 @@ class EndpointApi:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
 
 @pytest.fixture
