@@ -7,11 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.calls import (
-    a_revoked_call_ends_while_it_waits,
-    every_kind_ends_as_it_should,
-    what_fails_for_now_is_sent_again,
-)
 from tests.plugins.redis import started_redis
 from tests.plugins.stack import Stack, client_of, deployment
 
@@ -66,30 +61,6 @@ def test_two_workers_and_five_thousand_calls(stack: Stack, shop) -> None:
 
     assert wrong == {}
     paid_once(stack, {result.id for result in calls.values()})
-
-
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "gevent"])
-def test_every_kind_of_call_on_every_pool(stack: Stack, shop, pool: str) -> None:
-    stack.worker(MODULE, pool=pool)
-    stack.ready(shop.app)
-
-    every_kind_ends_as_it_should(stack, shop)
-
-
-def test_retries_and_revokes(stack: Stack, shop) -> None:
-    stack.worker(MODULE)
-    stack.ready(shop.app)
-
-    what_fails_for_now_is_sent_again(stack, shop)
-    a_revoked_call_ends_while_it_waits(stack, shop)
-
-
-@pytest.mark.parametrize("pool", ["prefork", "solo"])
-def test_what_a_worker_has_loaded_is_not_looked_through_again(stack: Stack, shop, pool) -> None:
-    stack.worker(MODULE, pool=pool)
-    stack.ready(shop.app)
-
-    assert shop.set_aside.delay().get(timeout=60) > 10_000
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
