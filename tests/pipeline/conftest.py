@@ -155,3 +155,19 @@ def billed(simulator: Simulator, given: list[Request]) -> list[int]:
     """How often each request was paid for."""
     report = {row["custom_id"]: row["billed"] for row in simulator.report()["requests"]}
     return [report.get(request.custom_id, 0) for request in given]
+
+
+def row_of(rt: runtime.Runtime, request: Request) -> Any:
+    (row,) = rt.ledger.task(request.task_id)
+    return row
+
+
+def cannot_end(why: str) -> Callable[..., list[Resumed]]:
+    """In place of `resume`: no task can be ended; "away" when not even its state can be asked."""
+
+    def resume(_app: Any, items: list[Resumption], *_: Any, **__: Any) -> list[Resumed]:
+        if why == "away":
+            raise ConnectionError("away")
+        return [Resumed(item.custom_id, why) for item in items]  # type: ignore[arg-type]
+
+    return resume
