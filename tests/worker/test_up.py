@@ -83,8 +83,16 @@ SUMMARIZE = (
 )
 
 
-def test_runs_joins_heals_and_stops(up: Up, home: Path, nothing_left: Callable[[], None]) -> None:
+def test_runs_alone_joins_heals_and_stops(
+    up: Up, home: Path, nothing_left: Callable[[], None]
+) -> None:
     up.waits_for("lowtide is up")
+
+    # Another one in its folder is one too many, and does it no harm.
+    second = Up()
+    second.waits_for("Another embedded Redis uses")
+    assert second.process.wait(60) == 1
+    assert up.process.poll() is None
 
     # A call from another terminal, as the banner says.
     assert "Celery" in in_the_deployment(home, SUMMARIZE)
@@ -114,16 +122,6 @@ def test_runs_joins_heals_and_stops(up: Up, home: Path, nothing_left: Callable[[
     up.waits_for("stopped; nothing is left running")
     nothing_left()
     assert not (home / "up.env").exists()
-
-
-def test_two_in_one_folder_are_one_too_many(
-    up: Up, home: Path, nothing_left: Callable[[], None]
-) -> None:
-    up.waits_for("lowtide is up")
-    second = Up()
-    second.waits_for("Another embedded Redis uses")
-    assert second.process.wait(60) == 1
-    assert up.process.poll() is None
 
 
 def test_a_shell_that_was_told_of_a_stack_starts_no_second_one_in_it(
