@@ -19,7 +19,7 @@ from celery import Celery
 from lowtide.connect import connect
 from tests.canvas import drivers, fake_runtime
 from tests.plugins.redis import started_redis
-from tests.plugins.stack import ROOT, ended_by_pid, until
+from tests.plugins.stack import ROOT, all_ended_by_pid, until
 
 MODULE = "tests.canvas.canvas_app"
 PICKLE = {
@@ -73,8 +73,7 @@ class World:
         return path.read_text()[-5000:] if path.exists() else ""
 
     def stop(self) -> None:
-        for process in self.workers.values():
-            ended_by_pid(process)
+        all_ended_by_pid(self.workers.values())
 
 
 def _since(now: tuple[int, int], then: tuple[int, int]) -> float:

@@ -239,7 +239,7 @@ class Deployment:
 
         def answering() -> bool:
             assert all(worker.alive for worker in self.workers), self.logs()
-            return len(app.control.ping(timeout=0.5)) >= len(self.workers)
+            return len(app.control.ping(timeout=0.5, limit=len(self.workers))) >= len(self.workers)
 
         until(answering, "workers answer", timeout=120)
 

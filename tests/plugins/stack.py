@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -36,13 +36,22 @@ def until(condition: Callable[[], Any], what: str, timeout: float = WAIT) -> Any
 
 def ended_by_pid(process: subprocess.Popen[Any], sig: int = signal.SIGTERM) -> None:
     """Ends a process and its group; a prefork worker that hangs in its shutdown is killed."""
-    if process.poll() is None:
-        process.send_signal(sig)
+    all_ended_by_pid([process], sig)
+
+
+def all_ended_by_pid(
+    processes: Collection[subprocess.Popen[Any]], sig: int = signal.SIGTERM
+) -> None:
+    """Ends processes and their groups, all at the same time."""
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(sig)
+    for process in processes:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(15)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 class Simulator:
@@ -114,7 +123,7 @@ class Stack:
 
         def answering() -> bool:
             assert all(worker.poll() is None for worker in self.workers), "a worker ended"
-            return len(app.control.ping(timeout=0.5)) >= count
+            return len(app.control.ping(timeout=0.5, limit=count)) >= count
 
         try:
             until(answering, f"{count} workers answer")
@@ -129,8 +138,8 @@ class Stack:
 
     def stop_workers(self) -> None:
         """Ends every worker."""
-        while self.workers:
-            ended_by_pid(self.workers.pop())
+        all_ended_by_pid(self.workers)
+        self.workers.clear()
 
     def stop(self) -> None:
         """Ends all that was started."""
