@@ -184,15 +184,19 @@ def _create_again(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow
     """
     remote = _made_before(rt, provider, batch)
     if remote is not None:
-        logger.warning("Batch %s was created before, as %s, and is adopted", batch.id, remote.id)
-        intended = rt.ledger.move(lease, BatchState.SUBMITTING, submitting_at=rt.clock.now())
-        return _note(rt, lease, intended, remote)
+        return _adopted(rt, lease, batch, remote)
     try:
         return _create(rt, provider, lease, batch)
     except BatchFailed as error:
         # It may be the file, which is gone meanwhile; of a new one it is surely the batch.
         logger.warning("Batch %s is uploaded again: %s", batch.id, error)
         return rt.ledger.move(lease, BatchState.RECORDED, input_file_id=None, uploaded_at=None)
+
+
+def _adopted(rt: Runtime, lease: Lease, batch: BatchRow, remote: RemoteBatch) -> BatchRow:
+    logger.warning("Batch %s was created before, as %s, and is adopted", batch.id, remote.id)
+    intended = rt.ledger.move(lease, BatchState.SUBMITTING, submitting_at=rt.clock.now())
+    return _note(rt, lease, intended, remote)
 
 
 def _made_before(rt: Runtime, provider: Provider, batch: BatchRow) -> RemoteBatch | None:
@@ -228,10 +232,14 @@ def _create(rt: Runtime, provider: Provider, lease: Lease, batch: BatchRow) -> B
     except CreateAmbiguous as error:
         logger.warning("Batch %s may or may not have been created: %s", batch.id, error)
         return _resolve(rt, provider, lease, batch)
-    except ProviderError:
+    except (ProviderError, BatchFailed) as error:
         # Not created, as it is told, so the intent is taken back.
-        rt.ledger.move(lease, BatchState.UPLOADED, submitting_at=None)
-        raise
+        batch = rt.ledger.move(lease, BatchState.UPLOADED, submitting_at=None)
+        # What is refused for good fails its tasks: they would miss answers that are paid.
+        made = _made_before(rt, provider, batch) if isinstance(error, BatchFailed) else None
+        if made is None:
+            raise
+        return _adopted(rt, lease, batch, made)
     failpoints.reach("submit.created")
     limits.count_creation(rt, batch.account)
     control.works(rt, batch.account)

@@ -367,7 +367,7 @@ def test_a_batch_that_nobody_knows_is_no_error(rt: Runtime, provider: Interferin
     assert submit(rt, "b-unknown") is None
 
 
-@pytest.mark.parametrize("status", [401, 403, 408, 409, 425, 429, 500, 502, 504])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 409, 425, 429, 500, 502, 504])
 def test_a_create_that_is_refused_after_it_was_passed_on_is_found_before_another(
     rt: Runtime, provider: Interfering, simulator: Simulator, status: int
 ) -> None:
