@@ -57,7 +57,7 @@ types: setup ## Types
 
 test: setup ## The tests, with real services started for them; ARGS="tests/cli -k doctor" picks some
 	@$(BIN)/python -m pytest -m "not chaos and not compose and not browser" --ignore tests/brokers \
-	  --numprocesses 3 --dist loadfile $(ARGS)
+	  --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 crash: setup ## A worker is killed at every place between two side effects, in turn
 	@$(BIN)/python -m pytest -m chaos $(ARGS)
