@@ -29,8 +29,8 @@ def forget(rt: Runtime) -> int:
         return 0
     since = rt.clock.now() - rt.settings.state_ttl
     sealed = {batch.lane for batch in rt.buffer.sealed()}
-    empty = [each.lane for each in rt.buffer.lanes() if not each.requests]
-    empty = [lane for lane in empty if lane not in sealed]
+    lanes = (each.lane for each in rt.buffer.lanes() if not each.requests)
+    empty = [lane for lane in lanes if lane not in sealed]
     forgotten = 0
     for start in range(0, len(empty), _TOGETHER):
         some = empty[start : start + _TOGETHER]

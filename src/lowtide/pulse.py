@@ -9,6 +9,7 @@ have the same.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,14 +69,15 @@ class Pulse:
         if ours is None:
             return
         key, redis = keys.ledgers(rt.settings.namespace), connect(rt.redis_url, short=True)
-        gone = [name for name, (at, *_) in _noted(rt).items() if rt.clock.now() - at > KEPT]
+        noted = _noted(rt)
+        gone = [name for name, (at, *_) in noted.items() if rt.clock.now() - at > KEPT]
         pipe = redis.pipeline(transaction=True)
         pipe.hset(key, self._hostname, f"{rt.clock.now()} {ours} {ledger_of(rt)}")
         if gone:
             pipe.hdel(key, *gone)
         pipe.expire(key, KEPT)
         pipe.execute()
-        for name, theirs in other_ledgers(rt).items():
+        for name, theirs in _others(rt, noted).items():
             text = "Worker %s has the ledger %s and this one %s, with one Redis: %s"
             quiet.warn(logger, "ledgers", text, name, theirs, ledger_of(rt), ONE_LEDGER)
 
@@ -102,10 +104,14 @@ def other_ledgers(rt: Runtime) -> dict[str, str]:
     Raises:
         redis.RedisError: Redis cannot be reached.
     """
+    return _others(rt, _noted(rt))
+
+
+def _others(rt: Runtime, noted: Mapping[str, tuple[float, str, str]]) -> dict[str, str]:
     ours, now = _identity(rt), rt.clock.now()
     return {
         name: place
-        for name, (at, theirs, place) in sorted(_noted(rt).items())
+        for name, (at, theirs, place) in sorted(noted.items())
         if theirs != ours and now - at < _FRESH
     }
 

@@ -30,13 +30,13 @@ def record(rt: Runtime, batch_id: str) -> BatchRow | None:
     buffer = rt.buffer
     known = rt.ledger.batch(batch_id)
     sealed = buffer.sealed_batch(batch_id)
-    if known is not None and sealed is not None:
+    if sealed is not None and known is not None:
         _record_added(rt, sealed)
-    elif known is None:
-        if sealed is None:
-            return None
+    elif sealed is not None:
         _record(rt, batch_id, sealed)
         known = rt.ledger.batch(batch_id)
+    if known is None:
+        return None
     buffer.drop(batch_id)
     failpoints.reach("record.dropped")
     return known

@@ -206,6 +206,12 @@ def shared(running: World) -> World:
     return running
 
 
+@pytest.fixture
+def ours(world: World) -> Side:
+    """The batch tasks of the test's world."""
+    return Side(world, plain=False)
+
+
 @contextmanager
 def events_of(world: World) -> Iterator[list[dict[str, Any]]]:
     """Every event that is sent within the block."""

@@ -20,11 +20,6 @@ def world(shared: World) -> World:
     return shared
 
 
-@pytest.fixture
-def ours(world: World) -> Side:
-    return Side(world, plain=False)
-
-
 def asked(world: World, result: Any) -> list[str]:
     """The names of the requests that a task made, without its id."""
     names = [name.decode() for name in world.redis.hkeys(fake_runtime.SEEN)]

@@ -15,11 +15,6 @@ def world(shared: World) -> World:
     return shared
 
 
-@pytest.fixture
-def ours(world: World) -> Side:
-    return Side(world, plain=False)
-
-
 def test_a_request_that_cannot_be_sent_fails_alone(world: World, ours: Side) -> None:
     big, good = ours.summ.delay("x" * 1_100_000), ours.summ.delay("a")
     wrong = ours.bad_return.delay("a")

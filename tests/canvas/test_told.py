@@ -20,11 +20,6 @@ def world(shared: World) -> World:
     return shared
 
 
-@pytest.fixture
-def ours(world: World) -> Side:
-    return Side(world, plain=False)
-
-
 def test_events_tell_each_phase_once(world: World, ours: Side) -> None:
     with events_of(world) as seen:
         good, bad = ours.summ.delay("a"), ours.summ.delay("FAIL")

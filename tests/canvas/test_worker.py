@@ -15,11 +15,6 @@ from tests.plugins.stack import ended_by_pid, until
 LONG_LINGER = {"CANVAS_LINGER": "60"}
 
 
-@pytest.fixture
-def ours(world: World) -> Side:
-    return Side(world, plain=False)
-
-
 def prefetch(world: World, name: str) -> int:
     stats = world.app.control.inspect([f"{name}@canvas"], timeout=1).stats() or {}
     return int(stats.get(f"{name}@canvas", {}).get("prefetch_count", -1))

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
-from tests.plugins.redis import started_redis
-from tests.plugins.stack import Stack, client_of, deployment
+from tests.integration.conftest import MODULE
+from tests.plugins.stack import Stack
 
 pytestmark = pytest.mark.slow
-MODULE = "tests.integration.app"
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """One deployment for all."""
-    redis = started_redis(tmp_path_factory.mktemp("redis"))
-    with deployment(tmp_path_factory.mktemp("stack"), redis.url) as stack:
-        yield stack
-    redis.stop()
-
-
-@pytest.fixture(scope="module")
-def client(stack: Stack):
-    return client_of(MODULE)
 
 
 @pytest.fixture
